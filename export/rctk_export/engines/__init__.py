@@ -1,0 +1,16 @@
+"""Engines by name. Each is one module that imports its runtime and nothing else heavy."""
+
+from __future__ import annotations
+
+from rctk_export.engine import EngineSettings
+from rctk_export.registry import Family
+
+ENGINES: Family[EngineSettings] = Family(
+    "engine",
+    {
+        "onnxruntime": "rctk_export.engines.onnxruntime:OnnxRuntime",
+        "torch": "rctk_export.engines.torch:Torch",
+        "twin": "rctk_export.engines.twin:Twin",
+        "reference": "rctk_export.engines.reference:Reference",
+    },
+)

@@ -1,0 +1,105 @@
+"""Families of methods: a name, or ``name:key=value,key=value``, becomes an object; its module is imported only then."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from types import NoneType, UnionType
+from typing import Any, Generic, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from rctk_kernels.errors import OptionError
+
+T = TypeVar("T")
+
+
+def number(text: str) -> float:
+    """Read ``0.03``, ``8/255`` or ``1e-3`` as a float.
+
+    Example:
+        >>> number("8/255") == 8 / 255
+        True
+    """
+    try:
+        return float(Fraction(text)) if "/" in text else float(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise OptionError(f"{text!r} is not a number; write 0.03 or 8/255") from error
+
+
+def unknown(what: str, name: str, known: Iterator[str] | list[str]) -> OptionError:
+    """Word the error for a name that is not in a table, with the nearest match."""
+    choices = list(known)
+    near = difflib.get_close_matches(name, choices, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return OptionError(f"unknown {what} {name!r}{hint} Choose from {', '.join(choices)}")
+
+
+class Family(Generic[T]):
+    """A lazy table of methods.
+
+    Args:
+        what: The word for one member in error messages, such as ``"attack"``.
+        table: Name to ``"module:Class"``; each class is a frozen dataclass whose fields are the settings.
+
+    Example:
+        >>> Family("threat", {"linf": "rctk.threat:ThreatModel"}).names()
+        ['linf']
+    """
+
+    def __init__(self, what: str, table: Mapping[str, str]) -> None:
+        self.what = what
+        self._table = dict(table)
+
+    def names(self) -> list[str]:
+        """Return the names of all members, sorted."""
+        return sorted(self._table)
+
+    def load(self, name: str) -> type[T]:
+        """Import and return the class called ``name``."""
+        if name not in self._table:
+            raise unknown(self.what, name, self.names())
+        module, _, attribute = self._table[name].partition(":")
+        return cast("type[T]", getattr(importlib.import_module(module), attribute))
+
+    def build(self, text: str) -> T:
+        """Make a member from ``"square:queries=500"``; :class:`OptionError` where name, key or value is wrong."""
+        name, _, rest = text.partition(":")
+        member = self.load(name)
+        given = dict(_pair(part, text) for part in rest.split(",") if part)
+        hints = get_type_hints(member)
+        fields = {field.name for field in dataclasses.fields(cast("Any", member)) if field.init}
+        for key in given:
+            if key not in fields:
+                raise unknown(f"setting of {name}", key, sorted(fields))
+        return member(**{key: convert(value, hints[key], f"{name}:{key}") for key, value in given.items()})
+
+
+def _pair(part: str, text: str) -> tuple[str, str]:
+    key, equals, value = part.partition("=")
+    if not equals:
+        raise OptionError(f"cannot read {part!r} in {text!r}; write name:key=value,key=value")
+    return key.strip().replace("-", "_"), value.strip()
+
+
+def convert(text: str, hint: Any, where: str) -> Any:
+    """Turn ``text`` into the type ``hint``: bool, int, float (also ``8/255``), str, Literal, or one of them or None."""
+    origin = get_origin(hint)
+    if origin in {Union, UnionType}:
+        inner = [arg for arg in get_args(hint) if arg is not NoneType]
+        return None if text.lower() == "none" else convert(text, inner[0], where)
+    if origin is Literal:
+        if text not in get_args(hint):
+            raise unknown(f"value of {where}", text, [str(choice) for choice in get_args(hint)])
+        return text
+    if hint is bool:
+        if text.lower() not in {"true", "false", "1", "0", "yes", "no"}:
+            raise OptionError(f"{where} must be true or false, got {text!r}")
+        return text.lower() in {"true", "1", "yes"}
+    if hint is int:
+        value = number(text)
+        if value != int(value):
+            raise OptionError(f"{where} must be a whole number, got {text!r}")
+        return int(value)
+    return number(text) if hint is float else text
