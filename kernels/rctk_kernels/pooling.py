@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from rctk_kernels.windows import Window
-
-Number = TypeVar("Number", bound=np.generic)
 
 
 class Pooled(NamedTuple):
@@ -17,11 +15,11 @@ class Pooled(NamedTuple):
 
     sums: npt.NDArray[Any]
     """``(N, C, H', W')`` of ``x - zero``; int64 for codes, float64 for reals."""
-    count: npt.NDArray[np.int64]
-    """``(H', W')``; the average is ``sums * scale / count``."""
+    counts: npt.NDArray[np.int64]
+    """``(H', W')``; the average is ``sums * scale / counts``."""
 
 
-def max_pool(x: npt.NDArray[Number], window: Window) -> npt.NDArray[Number]:
+def max_pool(x: npt.NDArray[Any], window: Window) -> npt.NDArray[Any]:
     """Take the largest value under every position; padding never wins.
 
     Args:
@@ -50,8 +48,8 @@ def average_pool(x: npt.NDArray[Any], window: Window, *, zero: int = 0, count_pa
         count_padding: Whether padded pixels count; what hangs over the edge through ``window.ceil`` never does.
 
     Example:
-        >>> sums, count = average_pool(np.array([[[[1, 2], [3, 4]]]]), Window(size=(2, 2)), zero=1)
-        >>> sums.tolist(), count.tolist()
+        >>> sums, counts = average_pool(np.array([[[[1, 2], [3, 4]]]]), Window(size=(2, 2)), zero=1)
+        >>> sums.tolist(), counts.tolist()
         ([[[[6]]]], [[4]])
     """
     values = x.astype(np.int64) - zero if np.issubdtype(x.dtype, np.integer) else x - zero

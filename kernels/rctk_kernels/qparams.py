@@ -39,7 +39,7 @@ class QParams:
         scale, zero = np.asarray(self.scale, dtype=np.float32), np.asarray(self.zero, dtype=np.int64)
         if scale.ndim > 1 or zero.ndim > 1 or zero.size not in {1, scale.size}:
             raise QuantizationError(
-                f"scale and zero point must be numbers or vectors of one length, got shapes {scale.shape} and {zero.shape}"
+                f"scale and zero point must be numbers or equally long vectors, got {scale.shape} and {zero.shape}"
             )
         if not (np.isfinite(scale).all() and (scale > 0).all()):
             raise QuantizationError(f"a scale must be positive and finite, got {scale[()]}")
@@ -75,15 +75,15 @@ class QParams:
         """``()`` or ``(C,)``: the zero point in int64."""
         return np.asarray(self.zero, dtype=np.int64)
 
-    def along(self, values: npt.NDArray[np.generic], ndim: int) -> npt.NDArray[np.generic]:
-        """Shape ``values`` (``step`` or ``origin``) so that they broadcast over a tensor of ``ndim`` dimensions."""
+    def grid(self, ndim: int) -> tuple[Real, Codes]:
+        """Return ``step`` and ``origin`` shaped so that they broadcast over a tensor of ``ndim`` dimensions."""
         if self.axis is None:
-            return values
+            return self.step, self.origin
         if not -ndim <= self.axis < ndim:
             raise QuantizationError(f"axis {self.axis} does not exist in a tensor of {ndim} dimensions")
         shape = [1] * ndim
         shape[self.axis] = -1
-        return values.reshape(shape)
+        return self.step.reshape(shape), self.origin.reshape(shape)
 
 
 def quantize(x: npt.NDArray[np.floating], q: QParams) -> Codes:
@@ -98,8 +98,9 @@ def quantize(x: npt.NDArray[np.floating], q: QParams) -> Codes:
     real = np.asarray(x, dtype=np.float64)
     if np.isnan(real).any():
         raise QuantizationError("cannot quantize NaN; look for NaN in the images, or Inf in the weights")
-    codes = np.rint(real / q.along(q.step, real.ndim)) + q.along(q.origin, real.ndim)
-    return np.clip(codes, q.low, q.high).astype(np.int64)
+    step, origin = q.grid(real.ndim)
+    codes: Real = np.clip(np.rint(real / step) + origin, q.low, q.high)
+    return codes.astype(np.int64)
 
 
 def dequantize(codes: npt.NDArray[np.integer], q: QParams) -> Real:
@@ -109,5 +110,6 @@ def dequantize(codes: npt.NDArray[np.integer], q: QParams) -> Real:
         >>> dequantize(np.array([3, 5, 127]), QParams(0.5, zero=3)).tolist()
         [0.0, 1.0, 62.0]
     """
-    codes = np.asarray(codes, dtype=np.int64)
-    return (codes - q.along(q.origin, codes.ndim)) * q.along(q.step, codes.ndim)
+    step, origin = q.grid(np.ndim(codes))
+    real: Real = (np.asarray(codes, dtype=np.int64) - origin) * step
+    return real

@@ -1,0 +1,57 @@
+"""What every engine does with a batch before and after its runtime sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from rctk_export.input_spec import FloatNCHW, FloatNK, InputSpec
+from rctk_kernels.errors import EngineError
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def checked(images: FloatNCHW, spec: InputSpec) -> FloatNCHW:
+    """Return ``images`` as C-contiguous float32; :class:`EngineError` unless they are ``(N, C, H, W)`` of ``spec``."""
+    if images.ndim != 4 or images.shape[1:] != spec.shape:
+        expected = ", ".join(str(size) for size in spec.shape)
+        raise EngineError(f"the engine takes images (N, {expected}), got {images.shape}; resize them or mend --input")
+    return np.ascontiguousarray(images, dtype=np.float32)
+
+
+def pixels(images: FloatNCHW) -> Pixels:
+    """Round images in [0, 1] to the 8-bit pixels that a graph with a uint8 input reads.
+
+    Example:
+        >>> pixels(np.array([0, 0.5, 1, 1.2], dtype=np.float32)).tolist()
+        [0, 128, 255, 255]
+    """
+    if np.isnan(images).any():
+        raise EngineError("the images hold NaN, which no 8-bit pixel can express; check what made them")
+    rounded: FloatNCHW = np.rint(np.clip(images, 0, 1) * np.float32(255))
+    return rounded.astype(np.uint8)
+
+
+def in_fixed_batches(images: FloatNCHW, size: int, run: Callable[[FloatNCHW], FloatNK]) -> FloatNK:
+    """Classify with a graph that takes exactly ``size`` images: in chunks, the last one filled up by repeating.
+
+    Args:
+        images: ``(N, C, H, W)``, N at least 1.
+        size: Images per run.
+        run: Classifies exactly ``size`` images.
+
+    Returns:
+        ``(N, K)``; the answers for the repeated images are dropped.
+    """
+    order = np.arange(-(-len(images) // size) * size) % len(images)
+    chunks = [run(images[order[start : start + size]]) for start in range(0, len(order), size)]
+    return np.concatenate(chunks)[: len(images)]
+
+
+def checked_logits(logits: npt.NDArray[np.generic], count: int) -> FloatNK:
+    """Return the caller's own float32 copy; :class:`EngineError` unless it is ``(count, K)``."""
+    if logits.ndim != 2 or len(logits) != count:
+        raise EngineError(f"expected logits ({count}, K) from the model, got shape {logits.shape}; is it a classifier?")
+    return np.array(logits, dtype=np.float32)
