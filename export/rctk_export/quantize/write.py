@@ -1,0 +1,152 @@
+"""Put the Q/DQ pairs of a plan into a float graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper
+
+from rctk_export.graph import Graph, Reader
+from rctk_export.quantize.grid import (
+    Grid,
+    bias_codes,
+    scales_that_hold,
+    signed_grid,
+    unsigned_grid,
+    weight_codes,
+    weight_scales,
+)
+from rctk_export.quantize.plan import Layer, Plan
+from rctk_kernels.errors import QuantizationError
+
+Range = tuple[float, float]
+
+
+def write_qdq(model: onnx.ModelProto, plan: Plan, ranges: Mapping[str, Range]) -> onnx.ModelProto:
+    """Return a quantized copy of ``model``.
+
+    Args:
+        model: A simplified float graph.
+        plan: Of that very graph.
+        ranges: Smallest and largest value of every tensor in ``plan.calibrated()``.
+
+    Raises:
+        QuantizationError: A range is missing or not finite.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    writer = _Writer(Graph(copy), plan, ranges)
+    return writer.run()
+
+
+class _Writer:
+    def __init__(self, graph: Graph, plan: Plan, ranges: Mapping[str, Range]) -> None:
+        self.graph, self.plan, self.ranges = graph, plan, ranges
+        self.nodes = {node.name: node for node in graph.nodes}
+        self.grids: dict[str, Grid] = {}
+        self.shared: dict[tuple[str, bytes], str] = {}
+
+    def run(self) -> onnx.ModelProto:
+        for tensor, source in self.plan.tensors.items():
+            self.grids[tensor] = self._grid(source)
+        for layer in self.plan.layers:
+            self._layer(layer)
+        self._drop_saturating()
+        for tensor in self.plan.tensors:
+            self._activation(tensor)
+        return self.graph.finish()
+
+    def _grid(self, tensor: str) -> Grid:
+        low, high = self.ranges.get(tensor, (np.nan, np.nan))
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise QuantizationError(f"tensor {tensor!r} has the range ({low}, {high}); calibrate with finite images")
+        return signed_grid(low, high) if self.plan.signed else unsigned_grid(low, high)
+
+    def _layer(self, layer: Layer) -> None:
+        node = self.nodes[layer.name]
+        weight, bias = self.graph.constant(node, 1), self.graph.constant(node, 2)
+        assert weight is not None
+        scales = weight_scales(weight, layer.axis)
+        activation = self.grids[node.input[0]].scale
+        if bias is not None and self.plan.integer_bias:
+            bias = np.broadcast_to(bias.reshape(-1), scales.shape)
+            scales = scales_that_hold(scales, bias, activation)
+        name = node.input[1]
+        if self.plan.float_weights:
+            made = self._pair(name, name, scales, np.zeros(scales.shape, np.int8), node, layer.axis)
+        else:
+            codes = self.graph.add_constant(f"{name}.codes", weight_codes(weight, scales, layer.axis))
+            made = self._dequantize(name, codes, scales, np.zeros(scales.shape, np.int8), node, layer.axis)
+        node.input[1] = made
+        if bias is not None and self.plan.integer_bias:
+            integers, grid = bias_codes(bias, scales, activation)
+            name = node.input[2]
+            codes = self.graph.add_constant(f"{name}.codes", integers)
+            node.input[2] = self._dequantize(name, codes, grid, np.zeros(scales.shape, np.int32), node, 0)
+
+    def _drop_saturating(self) -> None:
+        for name in self.plan.saturating:
+            node = self.nodes[name]
+            maker = self.graph.producer(node.input[0])
+            assert maker is not None
+            maker.output[list(maker.output).index(node.input[0])] = node.output[0]
+            self.graph.remove(node)
+
+    def _activation(self, tensor: str) -> None:
+        readers = self.graph.readers(tensor)
+        chosen = self.plan.readers.get(tensor)
+        if chosen is not None:
+            readers = [Reader(node, slot) for node, slot in readers if (node.name, slot) in chosen]
+        if readers:
+            grid = self.grids[tensor]
+            made = self._pair(tensor, tensor, grid.scale, grid.zero, readers[0].node, None)
+            self.graph.replace_readers(tensor, made, readers)
+
+    def _constant(self, name: str, value: npt.NDArray[Any]) -> str:
+        """Store a zero point or scale once per name and value."""
+        key = (name, value.tobytes() + str(value.dtype).encode())
+        if key not in self.shared:
+            self.shared[key] = self.graph.add_constant(name, value)
+        return self.shared[key]
+
+    def _pair(  # one Q/DQ pair is these six facts
+        self,
+        name: str,
+        tensor: str,
+        scale: npt.ArrayLike,
+        zero: npt.NDArray[Any],
+        before: onnx.NodeProto,
+        axis: int | None,
+    ) -> str:
+        names = self._grid_names(name, scale, zero)
+        out = self.graph.fresh(f"{name}.q")
+        quantize = helper.make_node("QuantizeLinear", [tensor, *names], [out], name=f"{name}.quantize")
+        if axis is not None:
+            quantize.attribute.append(helper.make_attribute("axis", axis))
+        self.graph.insert_before(before, [quantize])
+        return self._dequantize(name, out, scale, zero, before, axis)
+
+    def _dequantize(
+        self,
+        name: str,
+        codes: str,
+        scale: npt.ArrayLike,
+        zero: npt.NDArray[Any],
+        before: onnx.NodeProto,
+        axis: int | None,
+    ) -> str:
+        out = self.graph.fresh(f"{name}.dq")
+        names = self._grid_names(name, scale, zero)
+        node = helper.make_node("DequantizeLinear", [codes, *names], [out], name=f"{name}.dequantize")
+        if axis is not None:
+            node.attribute.append(helper.make_attribute("axis", axis))
+        self.graph.insert_before(before, [node])
+        return out
+
+    def _grid_names(self, name: str, scale: npt.ArrayLike, zero: npt.NDArray[Any]) -> list[str]:
+        scales = np.asarray(scale, dtype=np.float32)
+        return [self._constant(f"{name}.scale", scales), self._constant(f"{name}.zero", zero)]
