@@ -74,7 +74,7 @@ class BundleWriter:
             stack.enter_context(_parents(self._path.parent))
             stack.enter_context(_lock(self._lockfile, self._shown))
             self._tidy()
-            stack.callback(self._tidy)
+            stack.callback(self._leave)
             self._refuse_occupied()  # a bundle may have come back, or come into being, before the lock was ours
             self._new.mkdir()
             self._held = stack.pop_all()
@@ -180,6 +180,13 @@ class BundleWriter:
         if names and not self._force:
             raise BundleError(f"{self._shown} is a bundle already; replace it with --force or choose another folder")
 
+    def _leave(self) -> None:
+        try:
+            self._tidy()
+        except KeyboardInterrupt:
+            self._tidy()  # an impatient second Ctrl-C is left to the next writer
+            raise
+
     def _tidy(self) -> None:
         """Remove what this writer, or one that was killed, leaves; bring a bundle back that was only moved aside."""
         if is_bundle(self._old) and not os.path.lexists(self._path):
@@ -230,7 +237,7 @@ def _parents(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lock(path: Path, bundle: Path) -> Iterator[None]:
-    """Hold ``path`` as the only process; the file goes away with the lock."""
+    """Hold ``path`` as the only process; the file goes away with the lock, and one left by a kill holds nobody up."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
