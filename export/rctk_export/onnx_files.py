@@ -17,7 +17,10 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]  # no stubs in onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
+from rctk_export.bundle import file_sha256
 from rctk_kernels.errors import GraphError
+
+__all__ = ["all_graphs", "all_tensors", "file_sha256", "load_onnx", "save_onnx", "serialize", "uses_external_data"]
 
 MAX_BYTES = 2**31 - 1
 """Largest model, external data included: what one protobuf message can hold, and so what can be written back."""
@@ -69,15 +72,6 @@ def save_onnx(model: ModelProto, path: Path) -> str:
     content = serialize(model)
     path.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal digits, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def uses_external_data(model: ModelProto) -> bool:

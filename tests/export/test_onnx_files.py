@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from rctk_export.onnx_files import all_tensors, load_onnx, save_onnx, serialize, sha256, uses_external_data
+from rctk_export.onnx_files import all_tensors, file_sha256, load_onnx, save_onnx, serialize, uses_external_data
 from rctk_kernels.errors import GraphError
 
 
@@ -42,7 +42,7 @@ def external(tmp_path, location="w.bin", data=None, **entries):
 def test_what_was_saved_comes_back(tmp_path):
     digest = save_onnx(linear(), tmp_path / "m.onnx")
     assert load_onnx(tmp_path / "m.onnx") == linear()
-    assert digest == sha256(tmp_path / "m.onnx") == hashlib.sha256(serialize(linear())).hexdigest()
+    assert digest == file_sha256(tmp_path / "m.onnx") == hashlib.sha256(serialize(linear())).hexdigest()
 
 
 @pytest.mark.parametrize(

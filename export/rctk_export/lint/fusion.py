@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import onnx
 import onnxruntime as ort
-from onnx import NodeProto, TensorProto
 
 from rctk_export.lint.view import label
 from rctk_export.onnx_files import load_onnx, serialize
