@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,39 @@ from rctk_export.input_spec import FloatNCHW, FloatNK, InputSpec
 from rctk_kernels.errors import EngineError
 
 Pixels = npt.NDArray[np.uint8]
+
+
+class End(NamedTuple):
+    """An input or output of a model."""
+
+    name: str
+    kind: str
+    """Data type: ``float32`` and ``uint8`` can be fed, others only named in messages."""
+    shape: tuple[int | None, ...] | None
+    """None stands for a size that is left open; None as a whole for an unknown rank."""
+
+    @property
+    def batch(self) -> int | None:
+        """Images that every run must have; None for any number."""
+        return self.shape[0] if self.shape else None
+
+
+def one_input_one_output(model: str, inputs: Sequence[End], outputs: Sequence[End], spec: InputSpec) -> tuple[End, End]:
+    """Return the ends of a classifier; :class:`EngineError` names surplus ones, and an input that ``spec`` misses."""
+    for what, ends in (("input", inputs), ("output", outputs)):
+        if len(ends) != 1:
+            names = ", ".join(end.name for end in ends) or "none"
+            raise EngineError(f"{model} has {len(ends)} {what}s ({names}); rctk runs models with one of each")
+    entry = inputs[0]
+    if entry.kind not in {"float32", "uint8"}:
+        raise EngineError(f"input {entry.name!r} of {model} is {entry.kind}; export it with float32 or uint8 images")
+    sizes = (None,) * 4 if entry.shape is None else entry.shape
+    if len(sizes) != 4 or any(have not in {None, want} for have, want in zip(sizes[1:], spec.shape, strict=True)):
+        raise EngineError(
+            f"input {entry.name!r} of {model} has shape {sizes}, the input spec says (N, C, H, W) with {spec.shape}; "
+            "mend --input"
+        )
+    return entry, outputs[0]
 
 
 def checked(images: FloatNCHW, spec: InputSpec) -> FloatNCHW:

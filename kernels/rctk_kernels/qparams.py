@@ -65,6 +65,10 @@ class QParams:
     def __hash__(self) -> int:
         return hash((np.asarray(self.scale).tobytes(), np.asarray(self.zero).tobytes(), self.low, self.high, self.axis))
 
+    def on_axis(self, axis: int | None) -> QParams:
+        """Return the same grid along another axis."""
+        return QParams(self.scale, self.zero, self.low, self.high, axis)
+
     @property
     def step(self) -> Real:
         """``()`` or ``(C,)``: the scale, exactly, in float64."""

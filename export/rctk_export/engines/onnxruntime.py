@@ -10,14 +10,13 @@ with it, so the caller decides how large it is.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import Any, Literal, final, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from rctk_export.batching import checked, checked_logits, in_fixed_batches, pixels
+from rctk_export.batching import End, checked, checked_logits, in_fixed_batches, one_input_one_output, pixels
 from rctk_export.cpu import saturates_u8s8
 from rctk_export.engine import Source
 from rctk_export.input_spec import FloatNCHW, FloatNK
@@ -44,7 +43,8 @@ PROVIDERS: dict[str, str] = {
 # Everything ONNX Runtime raises; its exceptions have no base class of their own.
 _FAILURES = tuple(value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception))
 _FATAL = 4  # log level; what goes wrong is raised, so nothing needs to print
-_FEEDS = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
+KINDS = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
+"""ONNX Runtime's words for the types that :class:`~rctk_export.batching.End` names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +90,11 @@ class OnnxRuntimeEngine:
         self._spec = source.input
         self.optimized, self.notes = _precautions(source, settings)
         self._session: Any = _session(source, settings, optimize=self.optimized)
-        self._input, self._output = _ends(self._session, source)
-        self._dtype = _FEEDS[self._input.type]
+        inputs, outputs = (
+            [_end(end) for end in ends()] for ends in (self._session.get_inputs, self._session.get_outputs)
+        )
+        self._input, self._output = one_input_one_output(source.path.name, inputs, outputs, source.input)
         self._binding = _Binding(self._session, self._input, self._output) if settings.io_binding else None
-        batch = self._input.shape[0]
-        self._batch = batch if isinstance(batch, int) else None
 
     def __enter__(self) -> OnnxRuntimeEngine:
         return self
@@ -104,17 +104,17 @@ class OnnxRuntimeEngine:
 
     def predict(self, images: FloatNCHW) -> FloatNK:
         """Classify a batch; see :class:`rctk_export.engine.Engine`."""
-        images = checked(images, self._spec)
+        images, batch = checked(images, self._spec), self._input.batch
         if len(images) == 0:
-            return self._run(np.zeros((self._batch or 1, *self._spec.shape), dtype=np.float32))[:0].copy()
-        if self._batch is None or len(images) == self._batch:
+            return self._run(np.zeros((batch or 1, *self._spec.shape), dtype=np.float32))[:0].copy()
+        if batch is None or batch == len(images):
             return self._run(images)
-        return in_fixed_batches(images, self._batch, self._run)
+        return in_fixed_batches(images, batch, self._run)
 
     def _run(self, images: FloatNCHW) -> FloatNK:
         if self._session is None:
             raise EngineError("this engine is closed; open it again with `with settings.open(source) as engine:`")
-        feed = pixels(images) if self._dtype is np.uint8 else images
+        feed = pixels(images) if self._input.kind == "uint8" else images
         try:
             if self._binding is not None:
                 return self._binding.run(feed)
@@ -127,11 +127,11 @@ class OnnxRuntimeEngine:
 class _Binding:
     """Input and output buffers that live as long as the batch size stays the same."""
 
-    def __init__(self, session: Any, entry: Any, exit_: Any) -> None:
-        classes = exit_.shape[-1]
-        if exit_.type != "tensor(float)" or len(exit_.shape) != 2 or not isinstance(classes, int):
+    def __init__(self, session: Any, entry: End, exit_: End) -> None:
+        classes = exit_.shape[-1] if exit_.shape and len(exit_.shape) == 2 else None
+        if exit_.kind != "float32" or classes is None:
             raise EngineError(
-                f"io_binding needs float logits of known size, got {exit_.type} {exit_.shape}; leave it off"
+                f"io_binding needs float logits of known size, got {exit_.kind} {exit_.shape}; leave it off"
             )
         self._session, self._names, self._classes = session, (entry.name, exit_.name), classes
         self._shape: tuple[int, ...] = ()
@@ -187,24 +187,9 @@ def _session(source: Source, settings: OnnxRuntime, *, optimize: bool) -> Any:
     return session
 
 
-def _ends(session: Any, source: Source) -> tuple[Any, Any]:
-    """Return the one input and the one output, checked against the input spec."""
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    for what, ends in (("input", inputs), ("output", outputs)):
-        if len(ends) != 1:
-            names = ", ".join(end.name for end in ends)
-            raise EngineError(
-                f"{source.path.name} has {len(ends)} {what}s ({names}); rctk runs models with one of each"
-            )
-    (entry,), (exit_,) = inputs, outputs
-    if entry.type not in _FEEDS:
-        raise EngineError(f"input {entry.name!r} is {entry.type}; rctk feeds float32 or uint8 images, export it so")
-    expected = source.input.shape
-    sizes = [size if isinstance(size, int) else None for size in entry.shape]
-    fits = len(sizes) == 4 and all(a is None or a == b for a, b in itertools.zip_longest(sizes[1:], expected))
-    if not fits:
-        raise EngineError(f"input {entry.name!r} has shape {entry.shape}, the input spec says {expected}; mend --input")
-    return entry, exit_
+def _end(end: Any) -> End:
+    sizes = tuple(size if isinstance(size, int) else None for size in end.shape)
+    return End(end.name, KINDS.get(end.type, end.type), sizes)
 
 
 def _one_line(error: Exception) -> str:
