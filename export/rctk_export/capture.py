@@ -7,13 +7,14 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
 
-from rctk_export.input_spec import InputSpec
+from rctk_export.input_spec import FloatNCHW, FloatNK, InputSpec
 from rctk_export.simplify import simplify
 from rctk_kernels.errors import MismatchError, ModelError
 
@@ -151,19 +152,24 @@ def strip_module_names(model: onnx.ModelProto) -> None:
     model.producer_name, model.producer_version = "rctk", ""
 
 
-def compare_outputs(model: onnx.ModelProto, images: np.ndarray, expected: np.ndarray) -> None:
-    """Run ``model`` in ONNX Runtime and raise :class:`MismatchError` where it is not ``expected``, ``(N, K)``.
-
-    The tolerance is 1e-3 of the largest logit (float32 sums in another order), and the same class wherever the two
-    largest logits differ by more than that.
-    """
-    import onnxruntime as ort  # noqa: PLC0415  # the device side never comes here
+def run_onnx(model: onnx.ModelProto, images: FloatNCHW) -> FloatNK:
+    """Return the logits of ``model`` in ONNX Runtime, one thread."""
+    import onnxruntime as ort  # noqa: PLC0415  # exports only; loading a module must not load a runtime
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {INPUT: images})
+    (logits,) = session.run(None, {INPUT: images})
+    return cast("FloatNK", logits)
+
+
+def compare_outputs(model: onnx.ModelProto, images: FloatNCHW, expected: FloatNK) -> None:
+    """Run ``model`` in ONNX Runtime and raise :class:`MismatchError` where it is not ``expected``, ``(N, K)``.
+
+    The tolerance is 1e-3 of the largest logit: float32 sums in another order.
+    """
+    found = run_onnx(model, images)
     if found.shape != expected.shape:
         raise MismatchError(f"the ONNX graph returns {found.shape} and the module {expected.shape}; report this model")
     scale = max(1e-6, float(np.abs(expected).max()))

@@ -1,0 +1,142 @@
+"""How often an int8 file and its twin say the same: on clean images, on adversarial ones, and code by code."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper
+
+from rctk.attacks.pgd import PGD
+from rctk.threat import ThreatModel
+from rctk_export.capture import INPUT
+from rctk_export.engine import Engine, Source
+from rctk_export.engines.onnxruntime import OnnxRuntime
+from rctk_export.input_spec import FloatNCHW, InputSpec
+from rctk_export.onnx_module import OnnxModule
+
+BATCH = 32
+FLIP_IMAGES = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Engine against fast twin.
+
+    Attributes:
+        engine: Which engine ran the file, and whether it optimised the graph.
+        samples: Images behind ``clean`` and ``adversarial``.
+        clean: Share of images that both put in the same class.
+        adversarial: The same on images made by PGD-10 against the twin.
+        eps: Budget of those, linf.
+        flip_rate: Share of activation codes that differ, over ``flip_samples`` clean images.
+        flip_samples: Images behind ``flip_rate``.
+    """
+
+    engine: str
+    samples: int
+    clean: float
+    adversarial: float
+    eps: float
+    flip_rate: float
+    flip_samples: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+def adversarial_images(twin: OnnxModule, images: FloatNCHW, eps: float, seed: int) -> FloatNCHW:
+    """Return PGD-10 images against the twin's own predictions, ``(N, C, H, W)``; none is dropped when it succeeds."""
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for start in range(0, len(images), BATCH):
+        x = torch.from_numpy(images[start : start + BATCH])
+        with torch.no_grad():
+            y = twin(x).argmax(dim=1)
+        made.append(PGD(steps=10)(twin, x, y, ThreatModel(eps=eps), generator).detach().numpy())
+    return np.concatenate(made).astype(np.float32)
+
+
+def measure_agreement(
+    path: Path, spec: InputSpec, images: FloatNCHW, eps: float, *, optimize: bool, seed: int
+) -> Agreement:
+    """Compare ONNX Runtime on the int8 file at ``path`` with the file's own twin.
+
+    Args:
+        path: The int8 ONNX file.
+        spec: Shape of its images.
+        images: Clean images ``(N, C, H, W)`` that calibration did not see.
+        eps: Budget of the adversarial images.
+        optimize: Let ONNX Runtime optimise the graph, as a deployment would.
+        seed: Of the attack's random start.
+    """
+    twin = OnnxModule(path)
+    attacked = adversarial_images(twin, images, eps, seed)
+    with OnnxRuntime(optimize=optimize).open(Source(path=path, input=spec, role="int8")) as engine:
+        clean = _same_class(engine, twin, images)
+        adversarial = _same_class(engine, twin, attacked)
+    some = images[:FLIP_IMAGES]
+    return Agreement(
+        engine="onnxruntime" if optimize else "onnxruntime, graph not optimised",
+        samples=len(images),
+        clean=clean,
+        adversarial=adversarial,
+        eps=eps,
+        flip_rate=flip_rate(path, twin, some, optimize=optimize),
+        flip_samples=len(some),
+    )
+
+
+def _same_class(engine: Engine, twin: OnnxModule, images: FloatNCHW) -> float:
+    same = 0
+    with torch.inference_mode():
+        for start in range(0, len(images), BATCH):
+            batch = images[start : start + BATCH]
+            same += int((engine.predict(batch).argmax(1) == twin(torch.from_numpy(batch)).numpy().argmax(1)).sum())
+    return same / len(images)
+
+
+def flip_rate(path: Path, twin: OnnxModule, images: FloatNCHW, *, optimize: bool) -> float:
+    """Return the share of activation codes on which ONNX Runtime and the twin differ."""
+    model = onnx.load(path)
+    names = activation_codes(model)
+    differing = total = 0
+    session = _session(model, names, optimize=optimize)
+    with torch.inference_mode():
+        for start in range(0, len(images), BATCH):
+            batch = images[start : start + BATCH]
+            found = session.run(names, {INPUT: batch})
+            expected = twin.observe(torch.from_numpy(batch), names)
+            for name, codes in zip(names, found, strict=True):
+                differing += int((codes.astype(np.int64) != expected[name].numpy().astype(np.int64)).sum())
+                total += codes.size
+    return differing / max(total, 1)
+
+
+def activation_codes(model: onnx.ModelProto) -> list[str]:
+    """Return the names of all quantized activations: outputs of QuantizeLinear that do not hold weights."""
+    constants = {t.name for t in model.graph.initializer}
+    return [n.output[0] for n in model.graph.node if n.op_type == "QuantizeLinear" and n.input[0] not in constants]
+
+
+def _session(model: onnx.ModelProto, names: list[str], *, optimize: bool) -> Any:
+    import onnxruntime as ort  # noqa: PLC0415  # only exports come here
+
+    types = {t.name: t.data_type for t in model.graph.initializer}
+    zeros = {n.output[0]: types[n.input[2]] for n in model.graph.node if n.op_type == "QuantizeLinear"}
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(model)
+    exposed.graph.output.extend(
+        helper.make_tensor_value_info(name, zeros.get(name, TensorProto.UINT8), None) for name in names
+    )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(exposed.SerializeToString(), options, providers=["CPUExecutionProvider"])
