@@ -7,9 +7,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from rctk_export.input_spec import FloatNCHW
 from rctk_kernels.errors import OptionError
+
+Floats = npt.NDArray[np.float64]
+LEVELS = 255
+_SLACK = 1e-6
+"""Share of ``eps`` that rounding may add, so that 8/255 written in float32 still allows eight levels."""
+_SNAP = 1e-4
+"""In levels: a float32 pixel this near to a level is that level (float32 itself is off by less than 1e-5)."""
+_HAIR = 1e-9
+"""In levels: float64 rounding when a scaled pixel should be a level."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,30 +37,78 @@ class ThreatModel:
     grid: Literal["float", "uint8"] = "float"
 
     def __post_init__(self) -> None:
+        if self.norm not in {"linf", "l2"}:
+            raise OptionError(f"norm must be linf or l2, got {self.norm!r}")
+        if self.grid not in {"float", "uint8"}:
+            raise OptionError(f"grid must be float or uint8, got {self.grid!r}")
         if not (math.isfinite(self.eps) and self.eps > 0):
             raise OptionError(f"eps must be a positive number such as 8/255, got {self.eps}")
         if self.norm == "linf" and self.eps > 1:
             raise OptionError(
                 f"eps is in units of [0, 1] images and {self.eps} is larger than 1; write {self.eps:g}/255?"
             )
-        if self.norm not in {"linf", "l2"}:
-            raise OptionError(f"norm must be linf or l2, got {self.norm!r}")
+        if self.grid == "uint8" and self.eps * LEVELS * (1 + _SLACK) < 1:
+            raise OptionError(
+                f"eps {self.eps:g} is less than a level of the uint8 grid: no pixel could change; use 1/255 or more"
+            )
 
     def project(self, x: FloatNCHW, x0: FloatNCHW) -> FloatNCHW:
         """Return the images in the budget around ``x0`` and in [0, 1] that stand for ``x``; both ``(N, C, H, W)``.
 
-        In linf this is the nearest such image. In l2 the difference is scaled to the radius and then clipped to [0, 1]: both
-        constraints hold, yet it need not be the very nearest point. On the uint8 grid every pixel is rounded towards
-        the original.
+        In linf this is the nearest such image. In l2 the difference is scaled to the radius and then clipped to [0, 1]:
+        both constraints hold, yet it need not be the very nearest point. On the uint8 grid linf again takes the
+        nearest level in the budget, and l2 rounds every pixel towards the original. An original from a camera is on
+        the grid; where one is not, l2 leaves a pixel that reaches no level at the original's value.
+
+        Example:
+            >>> x0 = np.zeros((1, 1, 1, 2), dtype=np.float32)
+            >>> ThreatModel(eps=0.25).project(x0 + np.float32([0.1, 0.7]), x0)
+            array([[[[0.1 , 0.25]]]], dtype=float32)
         """
-        if self.norm == "linf":
-            eps = np.float32(self.eps)
-            out = np.clip(x, np.maximum(x0 - eps, 0), np.minimum(x0 + eps, 1))
-        else:
-            delta = (x - x0).astype(np.float64)
-            length = np.sqrt((delta**2).sum(axis=(1, 2, 3), keepdims=True))
-            out = np.clip(x0 + delta * np.minimum(1.0, self.eps / np.maximum(length, 1e-12)), 0, 1)
         if self.grid == "uint8":
-            levels = np.where(out >= x0, np.floor(out * 255 + 1e-4), np.ceil(out * 255 - 1e-4))
-            out = levels / 255
+            out = _linf_levels(x, x0, self.eps) if self.norm == "linf" else _l2_levels(x, x0, self.eps)
+        else:
+            out = _linf(x, x0, self.eps) if self.norm == "linf" else _l2(x, x0, self.eps)
         return np.ascontiguousarray(out, dtype=np.float32)
+
+
+def _linf(x: FloatNCHW, x0: FloatNCHW, eps: float) -> FloatNCHW:
+    radius = np.float32(eps)
+    return np.clip(x, np.maximum(x0 - radius, 0), np.minimum(x0 + radius, 1))
+
+
+def _l2(x: FloatNCHW, x0: FloatNCHW, eps: float) -> FloatNCHW:
+    """Scale, clip, and round to float32 so that no pixel ends farther from the original than it was."""
+    centre = x0.astype(np.float64)
+    out = np.clip(centre + _scaled(x - centre, eps), 0, 1)
+    rounded = out.astype(np.float32)
+    beyond = np.where(out >= centre, rounded > out, rounded < out)
+    return np.where(beyond, np.nextafter(rounded, x0), rounded)
+
+
+def _linf_levels(x: FloatNCHW, x0: FloatNCHW, eps: float) -> Floats:
+    centre, reach = _levels(x0), eps * LEVELS * (1 + _SLACK)
+    low = np.maximum(np.ceil(centre - reach), 0)
+    high = np.minimum(np.floor(centre + reach), LEVELS)
+    return np.clip(np.rint(_levels(x)), low, high) / LEVELS
+
+
+def _l2_levels(x: FloatNCHW, x0: FloatNCHW, eps: float) -> Floats:
+    centre = _levels(x0)
+    out = np.clip(centre + _scaled(_levels(x) - centre, eps * LEVELS), 0, LEVELS)
+    level = np.where(out >= centre, np.floor(out + _HAIR), np.ceil(out - _HAIR))
+    passed = (level - centre) * (out - centre) < 0  # no level lies between an original off the grid and ``out``
+    return np.where(passed | (out == centre), x0, level / LEVELS)
+
+
+def _levels(images: FloatNCHW) -> Floats:
+    """Return pixels in units of levels, float64; whole numbers where they are on the grid."""
+    exact = images.astype(np.float64) * LEVELS
+    whole = np.rint(exact)
+    return np.where(np.abs(exact - whole) < _SNAP, whole, exact)
+
+
+def _scaled(delta: Floats, radius: float) -> Floats:
+    """Shorten the differences whose l2 norm is above ``radius``, image by image."""
+    length = np.sqrt((delta**2).sum(axis=(1, 2, 3), keepdims=True))
+    return np.where(length > radius * (1 + _SLACK), delta * (radius / np.maximum(length, 1e-300)), delta)

@@ -16,7 +16,34 @@ from rctk_kernels.errors import DataError
 Labels = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, kw_only=True)
+def stratified_rows(labels: Labels, count: int | None, seed: int) -> Labels:
+    """Draw ``count`` rows without replacement, classes in proportion; return them in ascending order.
+
+    Class shares are rounded by largest remainder (ties by ``seed``), so a class may differ by one from its exact
+    share. ``None``, or a count of at least all, returns every row.
+
+    Example:
+        >>> labels = np.array([0, 0, 0, 0, 1, 1])
+        >>> labels[stratified_rows(labels, 3, seed=0)].tolist()
+        [0, 0, 1]
+    """
+    if count is not None and count < 1:
+        raise DataError(f"--samples must be at least 1, got {count}")
+    if count is None or count >= len(labels):
+        return np.arange(len(labels), dtype=np.int64)
+    if seed < 0:
+        raise DataError(f"--seed must be 0 or more, got {seed}")
+    rng = np.random.default_rng(seed)
+    classes, sizes = np.unique(labels, return_counts=True)
+    take, rest = np.divmod(sizes * count, len(labels))
+    ties = rng.permutation(len(classes))
+    order = ties[np.argsort(-rest[ties], kind="stable")]
+    take[order[: count - int(take.sum())]] += 1
+    drawn = [rng.permutation(np.flatnonzero(labels == c))[:n] for c, n in zip(classes, take, strict=True)]
+    return np.sort(np.concatenate(drawn)).astype(np.int64)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
     """Images and labels of one split.
 
@@ -25,7 +52,8 @@ class Split:
         images: ``(N, C, H, W)`` float32 in [0, 1].
         labels: ``(N,)`` int64, from 0.
         classes: Names of the classes; empty where the format has none.
-        indices: ``(N,)`` position of every image in the whole split, so that a subset can be found again.
+        indices: ``(N,)`` position of every image in the whole split, so that a subset can be found again; all in
+            order where none are given.
     """
 
     name: str
@@ -40,8 +68,10 @@ class Split:
                 f"{self.name}: expected images (N, C, H, W) and labels (N,), got {self.images.shape} and "
                 f"{self.labels.shape}"
             )
-        if len(self.indices) != len(self.labels):
+        if not len(self.indices):
             object.__setattr__(self, "indices", np.arange(len(self.labels), dtype=np.int64))
+        if self.indices.shape != self.labels.shape:
+            raise DataError(f"{self.name}: expected one index per image, got {len(self.indices)} for {len(self)}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,8 +79,9 @@ class Split:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of images and labels; two runs with the same one saw the same data in the same order."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.images).tobytes())
-        digest.update(np.ascontiguousarray(self.labels).tobytes())
+        digest = hashlib.sha256()
+        for array in (self.images, self.labels):
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         return digest.hexdigest()
 
     def batches(self, size: int) -> Iterator[tuple[FloatNCHW, Labels]]:
@@ -69,21 +100,18 @@ class Split:
         )
 
     def sample(self, count: int | None, seed: int) -> Split:
-        """Draw ``count`` images without replacement, classes in proportion, in their original order.
+        """Draw ``count`` images as :func:`stratified_rows` does; they keep their order. ``None`` returns all."""
+        rows = stratified_rows(self.labels, count, seed)
+        return self if len(rows) == len(self) else self.take(rows)
 
-        Class shares are rounded by largest remainder, so a class may differ by one from its exact share. ``None``, or a count of
-        at least all, returns the whole split.
-        """
-        if count is None or count >= len(self):
-            return self
-        if count < 1:
-            raise DataError(f"--samples must be at least 1, got {count}")
-        rng = np.random.default_rng(seed)
-        labels, sizes = np.unique(self.labels, return_counts=True)
-        exact = sizes * (count / len(self))
-        take = np.floor(exact).astype(np.int64)
-        ties = rng.permutation(len(labels))
-        order = ties[np.argsort(-(exact - take)[ties], kind="stable")]
-        take[order[: count - int(take.sum())]] += 1
-        rows = [rng.permutation(np.flatnonzero(self.labels == c))[:n] for c, n in zip(labels, take, strict=True)]
-        return self.take(np.sort(np.concatenate(rows)))
+
+def check_labels(split: Split, classes: int) -> None:
+    """Refuse labels that a model with ``classes`` outputs cannot give; :class:`DataError` names the first."""
+    bad = np.flatnonzero((split.labels < 0) | (split.labels >= classes))
+    if len(bad):
+        first = int(bad[0])
+        raise DataError(
+            f"{split.name}: image {split.indices[first]} has label {split.labels[first]}, but there are {classes} "
+            f"classes, 0 to {classes - 1} ({len(bad)} of {len(split)} labels are outside); choose a data set of these "
+            "classes, or renumber its labels from 0"
+        )
