@@ -7,14 +7,17 @@ not surrounded by Q/DQ as below stays in float between them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from onnx import NodeProto
 
+from rctk_export.graph import attributes
 from rctk_export.lint import qdq
 from rctk_export.lint.rule import Place, Rule
 from rctk_export.lint.tensorrt import half_quantized
-from rctk_export.lint.view import Quantizer, View, label, wide
+from rctk_export.lint.view import Quantizer, View, codes_text, label, wide
 
 _PASSED = {"MaxPool", "Transpose", "Reshape", "Squeeze", "Unsqueeze"}
 """Operators through which ONNX Runtime moves a DQ towards the layer; Flatten is not among them."""
@@ -33,7 +36,7 @@ def weight_int8(view: View) -> Iterator[Place]:
         if q.role != "weight":
             continue
         if q.zero is not None and (str(q.zero.dtype) != "int8" or wide(q.zero).any()):
-            yield Place(label(q.node), f"weight {q.data!r} is {q.zero.dtype} with zero point {wide(q.zero).flat[0]:g}")
+            yield Place(label(q.node), f"weight {q.data!r} is {q.zero.dtype} with zero points {codes_text(q.zero)}")
         elif q.zero is None and q.quantizes:
             yield Place(label(q.node), f"weight {q.data!r} has no zero point, which means uint8")
 
@@ -45,8 +48,8 @@ def bias_int32(view: View) -> Iterator[Place]:
             continue
         sources = [_source(view, tensor) for tensor in layer.input[:2]]
         data, weight = sources
-        if data is None or weight is None or data.scale is None or weight.scale is None:
-            continue  # half-quantized or float-layer reports it
+        if data is None or weight is None or data.scale is None or weight.scale is None or data.scale.size != 1:
+            continue  # another rule reports it
         bias = view.quantizers.get(layer.input[2])
         if bias is None or bias.role != "bias" or bias.scale is None:
             yield Place(label(layer), f"its bias {layer.input[2]!r} is not int32")
@@ -105,19 +108,29 @@ def _after(view: View, layer: NodeProto) -> str:
 
 def _absorbs(view: View, q: Quantizer, node: NodeProto) -> bool:
     """Return whether every value that ``node`` would clip is clipped by ``q`` anyway."""
-    if q.scale is None or q.scale.size != 1:
-        return False
-    zero = 0.0 if q.zero is None else float(wide(q.zero).flat[0])
+    zero = 0.0 if q.zero is None else _number(q.zero)
+    scale = None if q.scale is None else _number(q.scale)
+    if scale is None or zero is None or not scale > 0:
+        return False  # scale-positive reports it
     low_code, high_code = (-128, 127) if q.zero is not None and str(q.zero.dtype) == "int8" else (0, 255)
-    low, high = (0.0, np.inf) if node.op_type == "Relu" else _clip_bounds(view, node)
-    scale = float(wide(q.scale).flat[0])
+    low, high = (0.0, np.inf) if node.op_type == "Relu" else clip_bounds(view, node)
     return bool(np.rint(low / scale) + zero <= low_code and np.rint(high / scale) + zero >= high_code)
 
 
-def _clip_bounds(view: View, node: NodeProto) -> tuple[float, float]:
-    bounds = (view.graph.constant(node, 1), view.graph.constant(node, 2))
-    low, high = (None if b is None else float(wide(b).flat[0]) for b in bounds)
-    return -np.inf if low is None else low, np.inf if high is None else high
+def _number(array: npt.NDArray[Any]) -> float | None:
+    return float(wide(array).reshape(-1)[0]) if array.size == 1 else None
+
+
+def clip_bounds(view: View, node: NodeProto) -> tuple[float, float]:
+    """Return the bounds of a Clip, NaN where they are computed."""
+    settings = attributes(node)  # where opsets before 11 have them
+    bounds = [settings.get("min", -np.inf), settings.get("max", np.inf)]
+    for slot in (1, 2):
+        if len(node.input) > slot and node.input[slot]:
+            value = view.graph.constant(node, slot)
+            number = None if value is None else _number(value)
+            bounds[slot - 1] = np.nan if number is None else number
+    return bounds[0], bounds[1]
 
 
 def identity(view: View) -> Iterator[Place]:

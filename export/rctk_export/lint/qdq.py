@@ -79,7 +79,7 @@ def weight_axis(view: View) -> Iterator[Place]:
         if q is None or q.role != "weight" or q.scale is None or q.scale.size <= 1 or q.scale.ndim != 1:
             continue
         shape = view.shape(q.data)
-        if shape is None or q.axis is None:
+        if not shape or q.axis is None:
             continue
         expected = output_axis(layer, len(shape))
         if q.axis % len(shape) != expected:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 from onnx import NodeProto, TensorProto
 
 from rctk_export.graph import attributes
 from rctk_export.lint import qdq
 from rctk_export.lint.rule import Place, Rule
-from rctk_export.lint.view import Quantizer, View, label, scale_pairs, wide
+from rctk_export.lint.view import View, codes_text, label, scale_pairs, wide
 
 CODE_TYPES = {"int8", "int4", "float8_e4m3fn"}
 _INTEGER = ("ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")
@@ -35,7 +34,7 @@ def zero_point_zero(view: View) -> Iterator[Place]:
     """All zero points are 0."""
     for q in view.quantizers.values():
         if q.zero is not None and wide(q.zero).any():
-            yield Place(label(q.node), f"zero point {_first_other(q, 0):g}")
+            yield Place(label(q.node), f"zero points {codes_text(q.zero)}")
 
 
 def mirror_zero_point(view: View) -> Iterator[Place]:
@@ -47,13 +46,7 @@ def mirror_zero_point(view: View) -> Iterator[Place]:
         if q.zero is None:
             yield Place(label(q.node), f"no zero point, expected {kind} {value}")
         elif str(q.zero.dtype) != kind or (wide(q.zero) != value).any():
-            yield Place(label(q.node), f"zero point {q.zero.dtype} {_first_other(q, value):g}, expected {kind} {value}")
-
-
-def _first_other(q: Quantizer, value: int) -> float:
-    zero = wide(np.asarray(q.zero)).reshape(-1)
-    other = zero[zero != value]
-    return float(other[0] if len(other) else value)
+            yield Place(label(q.node), f"zero points {q.zero.dtype} {codes_text(q.zero)}, expected {kind} {value}")
 
 
 def int32_dequantize(view: View) -> Iterator[Place]:
@@ -190,7 +183,7 @@ def concat_scales(view: View) -> Iterator[Place]:
         pairs = [view.quantizers.get(tensor) for tensor in node.input]
         scales = [q.scale for q in pairs if q is not None and q.scale is not None]
         if len(scales) == len(node.input) and len({tuple(wide(s).reshape(-1)) for s in scales}) > 1:
-            yield Place(label(node), f"its inputs have the scales {[float(wide(s).flat[0]) for s in scales]}")
+            yield Place(label(node), f"its inputs have the scales {', '.join(map(codes_text, scales))}")
 
 
 _PLACEMENT = (

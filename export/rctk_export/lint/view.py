@@ -158,6 +158,10 @@ def _require_order(graph: Graph) -> None:
                 raise GraphError(
                     f"node {label(node)!r} reads {name!r} before anything makes it; export the model again"
                 )
+        if node.op_type in {*_QDQ, *LAYERS} and len(node.input) < 2:
+            raise GraphError(
+                f"node {label(node)!r} has {len(node.input)} inputs, {node.op_type} needs 2; export it again"
+            )
         known.update(node.output)
 
 
@@ -172,6 +176,12 @@ def label(node: NodeProto) -> str:
 def wide(array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return ``array`` of any element type, int4 and float8 included, as float64."""
     return array.astype(np.float64)
+
+
+def codes_text(array: npt.NDArray[Any]) -> str:
+    """Return the distinct values of a small-integer array for a message, shortened."""
+    values = [f"{value:g}" for value in np.unique(wide(array))]
+    return ", ".join(values[:4]) + (", ..." if len(values) > 4 else "") if values else "missing"
 
 
 def scale_pairs(view: View) -> Iterator[tuple[Quantizer, npt.NDArray[np.float64]]]:
