@@ -65,6 +65,7 @@ class ThreatModel:
             >>> ThreatModel(eps=0.25).project(x0 + np.float32([0.1, 0.7]), x0)
             array([[[[0.1 , 0.25]]]], dtype=float32)
         """
+        out: FloatNCHW | Floats
         if self.grid == "uint8":
             out = _linf_levels(x, x0, self.eps) if self.norm == "linf" else _l2_levels(x, x0, self.eps)
         else:
@@ -109,6 +110,7 @@ def _levels(images: FloatNCHW) -> Floats:
 
 
 def _scaled(delta: Floats, radius: float) -> Floats:
-    """Shorten the differences whose l2 norm is above ``radius``, image by image."""
+    """Shorten the differences whose l2 norm is above ``radius``, image by image, to half the slack above it."""
     length = np.sqrt((delta**2).sum(axis=(1, 2, 3), keepdims=True))
-    return np.where(length > radius * (1 + _SLACK), delta * (radius / np.maximum(length, 1e-300)), delta)
+    share = radius * (1 + _SLACK / 2) / np.maximum(length, 1e-300)
+    return np.where(length > radius * (1 + _SLACK), delta * share, delta)
