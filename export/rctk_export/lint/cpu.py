@@ -25,14 +25,14 @@ _PASSED = {"MaxPool", "Transpose", "Reshape", "Squeeze", "Unsqueeze"}
 
 def activation_uint8(view: View) -> Iterator[Place]:
     """Activations are uint8."""
-    for q in view.quantizers.values():
+    for q in view.formats:
         if q.role == "activation" and q.zero is not None and str(q.zero.dtype) != "uint8":
             yield Place(label(q.node), f"activation {q.data!r} is {q.zero.dtype}")
 
 
 def weight_int8(view: View) -> Iterator[Place]:
     """Weights are int8 with zero point 0."""
-    for q in view.quantizers.values():
+    for q in view.formats:
         if q.role != "weight":
             continue
         if q.zero is not None and (str(q.zero.dtype) != "int8" or wide(q.zero).any()):

@@ -32,8 +32,8 @@ def scale_constant(view: View) -> Iterator[Place]:
 
 def scale_positive(view: View) -> Iterator[Place]:
     """Every scale is finite and above 0."""
-    for q, scale in scale_pairs(view):
-        flat = scale.reshape(-1)
+    for q in view.formats:
+        flat = wide(np.zeros(0) if q.scale is None else q.scale).reshape(-1)
         bad = np.flatnonzero(~(np.isfinite(flat) & (flat > 0)))
         if len(bad):
             yield Place(label(q.node), f"scale {flat[bad[0]]:g} at index {bad[0]} ({len(bad)} of {flat.size} bad)")

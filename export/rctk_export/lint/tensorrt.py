@@ -22,7 +22,7 @@ _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 def zero_point_int8(view: View) -> Iterator[Place]:
     """Zero points are int8; a Q without one makes uint8."""
-    for q in view.quantizers.values():
+    for q in view.formats:
         if q.zero is not None and str(q.zero.dtype) not in CODE_TYPES and q.role != "bias":
             yield Place(label(q.node), f"a zero point of type {q.zero.dtype}")
         typed = attributes(q.node).get("output_dtype", 0) == TensorProto.INT8
@@ -32,14 +32,14 @@ def zero_point_int8(view: View) -> Iterator[Place]:
 
 def zero_point_zero(view: View) -> Iterator[Place]:
     """All zero points are 0."""
-    for q in view.quantizers.values():
+    for q in view.formats:
         if q.zero is not None and wide(q.zero).any():
             yield Place(label(q.node), f"zero points {codes_text(q.zero)}")
 
 
 def mirror_zero_point(view: View) -> Iterator[Place]:
     """Activations are uint8 around 128, weights int8 around 0."""
-    for q in view.quantizers.values():
+    for q in view.formats:
         kind, value = ("uint8", 128) if q.role == "activation" else ("int8", 0)
         if q.role == "bias" or (q.role == "weight" and q.zero is None and not q.quantizes):
             continue

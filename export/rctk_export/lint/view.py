@@ -79,6 +79,11 @@ class View:
         """All Q and DQ nodes by the name of their output."""
         return {n.output[0]: self._quantizer(n) for n in self.graph.nodes if n.op_type in _QDQ}
 
+    @cached_property
+    def formats(self) -> list[Quantizer]:
+        """The Q and DQ nodes without those DQ that follow a Q: one for each quantized tensor."""
+        return [q for q in self.quantizers.values() if q.quantizes or q.data not in self.quantizers]
+
     @property
     def layers(self) -> list[NodeProto]:
         """All nodes that multiply by weights, in graph order."""

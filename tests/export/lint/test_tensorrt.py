@@ -130,7 +130,7 @@ def int4(shape, scales, version=21, **attributes):
 SPOILT = [
     ("zero-point-int8", "act1.q", uint8_activation),
     ("zero-point-int8", "act1.q", no_zero_point),
-    ("zero-point-zero", "act1.dq", asymmetric),
+    ("zero-point-zero", "act1.q", asymmetric),
     ("uint8-inside", "to_uint8", uint8_cast),
     ("int32-dequantize", "b.dq", integer_bias),
     ("integer-operator", "dynamic", integer_matmul),
