@@ -1,0 +1,88 @@
+"""The budget of a threat model around a batch, as torch tensors, with the steps that stay inside it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rctk.attacks.draws import image_seeds, noise_l2, uniform
+from rctk.threat import ThreatModel
+
+_TINY = 1e-12
+
+
+class Ball(NamedTuple):
+    """Where candidates may lie.
+
+    Attributes:
+        x: Originals ``(N, C, H, W)``.
+        low: Smallest value of each pixel: in linf ``max(x - eps, 0)``, in l2 zeros.
+        high: Largest value of each pixel.
+        threat: Norm and radius.
+    """
+
+    x: Tensor
+    low: Tensor
+    high: Tensor
+    threat: ThreatModel
+
+    @classmethod
+    def around(cls, x: Tensor, threat: ThreatModel) -> Ball:
+        """Make the budget of ``threat`` around ``x``."""
+        if threat.norm == "linf":
+            return cls(x, (x - threat.eps).clamp(min=0), (x + threat.eps).clamp(max=1), threat)
+        return cls(x, torch.zeros_like(x), torch.ones_like(x), threat)
+
+    def keep(self, rows: Tensor) -> Ball:
+        """Return the budget of the images ``rows``."""
+        return Ball(self.x[rows], self.low[rows], self.high[rows], self.threat)
+
+    def project(self, adv: Tensor) -> Tensor:
+        """Return the images in the budget that stand for ``adv``; see :meth:`rctk.threat.ThreatModel.project`."""
+        if self.threat.norm == "l2":
+            delta = adv - self.x
+            adv = self.x + delta * (self.threat.eps / length(delta).clamp(min=_TINY)).clamp(max=1)
+        return torch.clamp(adv, self.low, self.high)
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """Return the steepest step of length 1: signs in linf, the scaled gradient in l2; zeros where it is zero."""
+        if self.threat.norm == "linf":
+            return gradient.sign()
+        return gradient / length(gradient).clamp(min=_TINY)
+
+    def start(self, base: int, *, stream: int, surface: bool = False) -> Tensor:
+        """Draw a random start per image.
+
+        Args:
+            base: Seed, mixed with the pixels of each image.
+            stream: Number of the restart.
+            surface: Put it on the sphere (Auto-PGD) and not uniformly in the ball (PGD).
+
+        Returns:
+            ``(N, C, H, W)``, clipped to [0, 1].
+        """
+        seeds = image_seeds(self.x.detach().cpu().numpy(), base)
+        shape = tuple(self.x.shape[1:])
+        if self.threat.norm == "linf":
+            noise = torch.from_numpy(2 * uniform(seeds, shape, stream=2 * stream) - 1)
+            if surface:
+                noise = noise / noise.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=_TINY)
+        else:
+            noise = torch.from_numpy(noise_l2(seeds, shape, stream=2 * stream))
+            if not surface:
+                radius = torch.from_numpy(uniform(seeds, (1, 1, 1), stream=2 * stream + 1))
+                noise = noise * radius ** (1 / noise[0].numel())
+        return self.project(self.x + self.threat.eps * noise.to(self.x.device))
+
+
+def length(delta: Tensor) -> Tensor:
+    """Return the l2 length of each image, ``(N, 1, 1, 1)``."""
+    result: Tensor = torch.linalg.vector_norm(delta, dim=(1, 2, 3), keepdim=True)
+    return result
+
+
+def draw_base(generator: torch.Generator) -> int:
+    """Draw the number that random starts mix with each image."""
+    return int(torch.randint(2**62, (), generator=generator))

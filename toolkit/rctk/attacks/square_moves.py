@@ -1,0 +1,176 @@
+"""The starts and moves of the Square attack, for many images at once, each with a square of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
+
+from rctk.attacks.draws import Words, below, uniform, words
+from rctk_export.input_spec import FloatNCHW
+
+_START = 2**40  # stream of the start, far from those of the moves
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moves:
+    """One norm's version of the attack.
+
+    Attributes:
+        start: ``(x, seeds, eps)`` to first candidates.
+        side: ``(area, (C, H, W))`` to the side of the square in pixels.
+        propose: ``(current, x, side, draws, eps)`` to next candidates.
+        draws: Random words per image and move.
+    """
+
+    start: Callable[[FloatNCHW, Words, np.float32], FloatNCHW]
+    side: Callable[[float, tuple[int, ...]], int]
+    propose: Callable[[FloatNCHW, FloatNCHW, int, Words, np.float32], FloatNCHW]
+    draws: int
+
+
+def windows(images: FloatNCHW, side: int) -> npt.NDArray[np.float32]:
+    """Return all ``side`` x ``side`` windows as a view ``(N, C, H - side + 1, W - side + 1, side, side)``."""
+    n, c, h, w = images.shape
+    strides = images.strides
+    shape = (n, c, h - side + 1, w - side + 1, side, side)
+    return as_strided(images, shape, strides + strides[2:])
+
+
+def signs(draws: Words, channels: int) -> npt.NDArray[np.float32]:
+    """Return -1 or 1 per image and channel, ``(N, channels, 1, 1)``, from one word per 64 channels."""
+    shifts = np.arange(channels, dtype=np.uint64) % np.uint64(64)
+    bits: Words = (draws[:, np.arange(channels) // 64] >> shifts) & np.uint64(1)
+    return (bits.astype(np.float32) * 2 - 1)[:, :, None, None]
+
+
+def _places(draws: Words, h: int, w: int, side: int) -> tuple[Any, ...]:
+    """Return the index of one window per image, last row and column included."""
+    top = below(draws, h - side + 1)
+    left = below(draws << np.uint64(32), w - side + 1)
+    return np.arange(len(draws)), slice(None), top, left
+
+
+def start_linf(x: FloatNCHW, seeds: Words, eps: np.float32) -> FloatNCHW:
+    """Vertical stripes of ``-eps`` and ``+eps``, one colour per column and channel."""
+    _, c, _, w = x.shape
+    stripes = np.where(uniform(seeds, (c, 1, w), stream=_START) < 0.5, -eps, eps)
+    result: FloatNCHW = np.clip(x + stripes, 0, 1)
+    return result
+
+
+def side_linf(area: float, shape: tuple[int, ...]) -> int:
+    """Return the side of a square that covers a share ``area`` of the image, at least one pixel."""
+    _, h, w = shape
+    return min(max(round(math.sqrt(area * h * w)), 1), h, w)
+
+
+def propose_linf(current: FloatNCHW, x: FloatNCHW, side: int, draws: Words, eps: np.float32) -> FloatNCHW:
+    """Paint one square per image with ``x - eps`` or ``x + eps``, per channel; ``draws`` is ``(N, 2)``."""
+    _, c, h, w = x.shape
+    place = _places(draws[:, 0], h, w, side)
+    candidate = current.copy()
+    view = windows(candidate, side)
+    original, colour = windows(x, side)[place], signs(_spread(draws[:, 1], c), c) * eps
+    square = np.clip(original + colour, 0, 1)
+    idle = (square == view[place]).all(axis=(1, 2, 3))
+    if idle.any():
+        square[idle] = np.clip(original[idle] - colour[idle], 0, 1)
+    view[place] = square
+    return candidate
+
+
+def _spread(draws: Words, channels: int) -> Words:
+    """Return enough words for ``channels`` independent signs, ``(N, W)``."""
+    return draws[:, None] if channels <= 64 else words(draws, 0, -(-channels // 64))
+
+
+def start_l2(x: FloatNCHW, seeds: Words, eps: np.float32) -> FloatNCHW:
+    """Tile the image with bumps, five to a side, each with a random sign per channel and orientation per tile."""
+    n, c, h, w = x.shape
+    side = max(min(h, w) // 5, 1)
+    down, across = h // side, w // side
+    top, left = (h - side * down) // 2, (w - side * across) // 2
+    colour = np.where(uniform(seeds, (c, down, across), stream=_START) < 0.5, np.float32(-1), np.float32(1))
+    turned = uniform(seeds, (1, down, across), stream=_START + 1) < 0.5
+    tile = bump(side)
+    tiles = np.where(turned[..., None, None], tile, tile.T) * colour[..., None, None]
+    delta = np.zeros_like(x)
+    area = tiles.transpose(0, 1, 2, 4, 3, 5).reshape(n, c, down * side, across * side)
+    delta[:, :, top : top + down * side, left : left + across * side] = area
+    return _at_length(x, delta, eps)
+
+
+def side_l2(area: float, shape: tuple[int, ...]) -> int:
+    """Return the odd side, at least three, of a square that covers a share ``area`` of the image."""
+    _, h, w = shape
+    side = max(round(math.sqrt(area * h * w)), 3)
+    return min(side + 1 - side % 2, h, w)
+
+
+def propose_l2(current: FloatNCHW, x: FloatNCHW, side: int, draws: Words, eps: np.float32) -> FloatNCHW:
+    """Move the mass of a second window, and what the budget has left, into a first one; ``draws`` is ``(N, 3)``."""
+    _, c, h, w = x.shape
+    first, second = _places(draws[:, 0], h, w, side), _places(draws[:, 1], h, w, side)
+    delta = current - x
+    unused = np.maximum(eps**2 - _squares(delta).sum(axis=1, keepdims=True), 0)
+    view = windows(delta, side)
+    old = view[first]
+    mass = _squares(old)
+    view[first] = 0
+    mass += _squares(view[second])  # the overlap of the two windows is already counted
+    view[second] = 0
+    turned = (draws[:, 2] >> np.uint64(63)).astype(bool)[:, None, None, None]
+    tile = bump(side)
+    shape = np.where(turned, tile.T, tile) * signs(_spread(words(draws[:, 2], 0, 1)[:, 0], c), c)
+    shape = shape + old / np.maximum(np.sqrt(_squares(old)), np.float32(1e-12))
+    length = np.maximum(np.sqrt(_squares(shape)), np.float32(1e-12))
+    view[first] = shape / length * np.sqrt(unused / c + mass)
+    return _at_length(x, delta, eps)
+
+
+def _squares(delta: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the sum of squares per image and channel, ``(N, C, 1, 1)``."""
+    sums: npt.NDArray[np.float32] = np.einsum("nchw,nchw->nc", delta, delta)
+    return sums[:, :, None, None]
+
+
+def _at_length(x: FloatNCHW, delta: FloatNCHW, eps: np.float32) -> FloatNCHW:
+    length: npt.NDArray[np.float32] = np.sqrt(_squares(delta).sum(axis=1, keepdims=True))
+    result: FloatNCHW = np.clip(x + delta * (eps / np.maximum(length, np.float32(1e-12))), 0, 1)
+    return result
+
+
+@lru_cache(maxsize=64)
+def bump(side: int) -> npt.NDArray[np.float32]:
+    """Return the pattern of the l2 attack, ``(side, side)`` of length 1: a hill above a valley (section 4.3)."""
+    hills = np.concatenate([_hill(side // 2, side), -_hill(side - side // 2, side)])
+    tile: npt.NDArray[np.float32] = (hills / np.sqrt((hills**2).sum())).astype(np.float32)
+    tile.flags.writeable = False
+    return tile
+
+
+def _hill(height: int, width: int) -> npt.NDArray[np.float64]:
+    """Return nested rectangles around the centre, step ``k`` adding ``1 / (k + 1)^2``."""
+    hill = np.zeros((height, width))
+    if height == 0:
+        return hill
+    top, left = height // 2, width // 2
+    for k in range(max(height, width) // 2 + 1):
+        rows = slice(max(top - k, 0), min(top + k + 1, height))
+        columns = slice(max(left - k, 0), min(left + k + 1, width))
+        hill[rows, columns] += 1 / (k + 1) ** 2
+    hill /= np.sqrt((hill**2).sum())
+    return hill
+
+
+MOVES = {
+    "linf": Moves(start=start_linf, side=side_linf, propose=propose_linf, draws=2),
+    "l2": Moves(start=start_l2, side=side_l2, propose=propose_l2, draws=3),
+}

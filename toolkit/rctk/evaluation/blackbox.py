@@ -1,0 +1,40 @@
+"""Crafts with a query attack, on any engine."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+
+from rctk.attacks.attack import Attack, QueryAttack, Rows, TorchModule
+from rctk.data.split import Labels
+from rctk.evaluation.counting import Counted
+from rctk.evaluation.crafting import Cost, Proposal, accept, attack_seed
+from rctk.threat import ThreatModel
+from rctk_export.input_spec import FloatNCHW
+
+
+class BlackBox:
+    """Runs a query attack; see :class:`rctk.evaluation.crafting.Crafter`."""
+
+    def __init__(
+        self, attack: Attack, threat: ThreatModel, seed: int, counted: Counted, model: TorchModule | None
+    ) -> None:
+        del model  # logits are enough
+        self._attack = cast("QueryAttack", attack)
+        self._threat = threat
+        self._state = attack_seed(seed, attack)
+        self._counted = counted
+
+    def craft(self, x: FloatNCHW, y: Labels, rows: Rows, *, push: bool = False) -> Proposal:
+        """Attack ``x`` through the counted predict; its own answers decide, so there is nothing to push."""
+        del push
+        rng = np.random.default_rng(self._state)
+        raw = self._attack(self._counted.about(rows), x, y, self._threat, rng)
+        images, replaced = accept(np.asarray(raw, dtype=np.float32), x, self._threat)
+        return Proposal(images=images, stopped=np.zeros(len(x), dtype=np.bool_), replaced=replaced)
+
+    @property
+    def cost(self) -> Cost:
+        """Nothing: queries are counted at the predict."""
+        return Cost()

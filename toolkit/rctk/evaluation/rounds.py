@@ -1,0 +1,126 @@
+"""One attack crafted for one subject and judged on all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rctk.attacks.attack import Attack, Kind, Rows
+from rctk.data.split import Split
+from rctk.evaluation.crafting import Crafter, Proposal, group_size, groups
+from rctk.evaluation.judge import Flags, Progress, remarks, zero_gradient_share
+from rctk.evaluation.subjects import Seat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One attack crafted on one subject, judged on all.
+
+    Attributes:
+        attack: As it was asked for, such as ``square:queries=500``.
+        kind: ``gradient`` or ``query``.
+        subject: Name of the subject it was crafted for.
+        crafted_on: What it was crafted on: ``float``, ``twin``, or for queries the subject itself.
+        tried: ``(N,)``; images that got a candidate. Images broken on every subject earlier did not.
+        robust: For each judged subject ``(N,)``: correct as it is and not broken by these candidates. An image
+            that was not tried counts as robust *here*; read ``SuiteResult.robust`` for the union.
+        queries: Images classified by all subjects together.
+        forward_passes: Images forward through the differentiable model.
+        backward_passes: Images that a gradient came back for.
+        zero_gradient_share: Share of those gradients that were zero in every pixel.
+        seconds: Wall time.
+        notes: What a reader should know.
+    """
+
+    attack: str
+    kind: Kind
+    subject: str
+    crafted_on: str
+    tried: Flags
+    robust: Mapping[str, Flags]
+    queries: int
+    forward_passes: int
+    backward_passes: int
+    zero_gradient_share: float
+    seconds: float
+    notes: tuple[str, ...]
+
+    def tier(self, judged: str) -> str:
+        """Name the evidence for ``judged``: ``white-box``, ``transfer-float`` or so, ``score``, ``transfer-score``."""
+        own = judged == self.subject
+        if self.kind == "query":
+            return "score" if own else "transfer-score"
+        return "white-box" if own and self.crafted_on == self.subject else f"transfer-{self.crafted_on}"
+
+
+class Round:
+    """One attack crafted for one subject, over all images that are still worth it."""
+
+    def __init__(
+        self, text: str, attack: Attack, crafter: Crafter, seat: Seat, judged: Sequence[Seat], split: Split
+    ) -> None:
+        self.text, self.attack, self.crafter, self.seat = text, attack, crafter, seat
+        self.judged, self.split = judged, split
+        self.tried: Flags = np.zeros(len(split), dtype=np.bool_)
+        self.robust = {other.name: other.clean.copy() for other in judged}
+        self.replaced = 0
+
+    def run(self, batch_size: int, progress: Progress | None) -> Entry:
+        """Attack in batches and return what came of it; the one loop over batches of a suite."""
+        started = time.perf_counter()
+        before = sum(other.counted.total for other in self.judged)
+        unbooked = self.seat.counted.unbooked
+        rows, done = np.flatnonzero(self.seat.clean & self._open()), 0
+        for group in groups(rows, group_size(self.attack, batch_size)):
+            self._attack(group)
+            done += len(group)
+            if progress is not None:
+                progress(f"{self.text} on {self.seat.name}", done, len(rows))
+        cost = self.crafter.cost
+        return Entry(
+            attack=self.text,
+            kind=self.attack.kind,
+            subject=self.seat.name,
+            crafted_on=self.seat.subject.crafted_on(self.attack.kind),
+            tried=self.tried,
+            robust=self.robust,
+            queries=sum(other.counted.total for other in self.judged) - before,
+            forward_passes=cost.forward,
+            backward_passes=cost.backward,
+            zero_gradient_share=zero_gradient_share(cost),
+            seconds=time.perf_counter() - started,
+            notes=remarks(cost, self.replaced, self.seat.counted.unbooked - unbooked),
+        )
+
+    def _open(self) -> Flags:
+        """Say which images some judged subject still survives on, ``(N,)``."""
+        return np.asarray(np.any([other.robust for other in self.judged], axis=0))
+
+    def _attack(self, group: Rows) -> None:
+        """Attack the images that the subject survives; then push on where a candidate was not enough for all.
+
+        An attack that stops at success leaves its candidate just behind the border of its own model, where other forms
+        of the model often disagree. Going on beyond it is what makes a transferred candidate a fair try.
+        """
+        alive = self.seat.robust[group]
+        proposal = self._craft(group[alive], push=False)
+        if self.attack.kind == "query":
+            return
+        enough = np.zeros(len(group), dtype=np.bool_)
+        enough[alive] = ~proposal.stopped  # these had the full number of steps
+        self._craft(group[~enough & self._open()[group]], push=True)
+
+    def _craft(self, rows: Rows, *, push: bool) -> Proposal:
+        x, y = self.split.images[rows], self.split.labels[rows]
+        if not len(rows):
+            return Proposal(images=x, stopped=np.zeros(0, dtype=np.bool_), replaced=0)
+        proposal = self.crafter.craft(x, y, rows, push=push)
+        self.tried[rows] = True
+        self.replaced += proposal.replaced
+        for other in self.judged:
+            broke = other.replay(proposal.images, rows, self.split)
+            self.robust[other.name][rows[broke]] = False
+        return proposal
