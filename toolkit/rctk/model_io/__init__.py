@@ -1,0 +1,1 @@
+"""Reading models in every form that users have; :mod:`rctk.checkpoint` is the front door."""

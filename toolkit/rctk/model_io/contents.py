@@ -1,0 +1,109 @@
+"""What a model file holds, before flags complete it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from rctk.model_io.captured import read_pt2, read_torchscript
+from rctk.model_io.forms import Form, damaged
+from rctk.model_io.pickles import read_pickle
+from rctk.model_io.state import StateDict, find_state_dict
+from rctk_export.input_spec import InputSpec
+from rctk_kernels.errors import ModelError
+
+FORMAT = "rctk-checkpoint"
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """Weights or a whole module, and as much of its description as the file carries.
+
+    Attributes:
+        form: As in :class:`rctk.checkpoint.LoadedModel`.
+        weights: A state dict, or a module that needs none.
+        arch: Text of ``--arch``.
+        input: Shape and normalisation of the images.
+        classes: Names; empty where the file has none.
+        extra: Plain values kept beside the model.
+    """
+
+    form: str
+    weights: StateDict | nn.Module
+    arch: str | None = None
+    input: InputSpec | None = None
+    classes: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_contents(path: Path, form: Form, arch: str | None, spec: InputSpec | None, *, trust_pickle: bool) -> Contents:
+    """Read ``path``; ``arch`` and ``spec`` are the user's flags, which captured graphs refuse and need."""
+    if form == "safetensors":
+        return _read_safetensors(path)
+    if form == "pickle":
+        return _read_saved(path, trust_pickle=trust_pickle)
+    if arch is not None:
+        raise ModelError(f"{path} holds its own graph; leave --arch {arch} out")
+    if form == "pt2":
+        return Contents(form=form, weights=read_pt2(path, spec))
+    if spec is None:
+        raise no_input(path)
+    return Contents(form=form, weights=read_torchscript(path, spec))
+
+
+def no_input(path: Path) -> ModelError:
+    """Word the error for images that nobody described."""
+    return ModelError(
+        f"{path} does not say what its images are; give --input 3x32x32 (channels, height, width) and, where the model "
+        "expects normalised images, --mean and --std"
+    )
+
+
+def _read_saved(path: Path, *, trust_pickle: bool) -> Contents:
+    content = read_pickle(path, trust_pickle=trust_pickle)
+    if isinstance(content, dict) and content.get("format") == FORMAT:
+        return _from_header(content, content.get("state_dict"), "checkpoint", path)
+    found = find_state_dict(content, path)
+    if isinstance(found, nn.Module):
+        kind = type(found)
+        return Contents(form="pickle", weights=found, arch=f"{kind.__module__}.{kind.__qualname__}")
+    return Contents(form="state-dict", weights=found)
+
+
+def _read_safetensors(path: Path) -> Contents:
+    try:
+        from safetensors import SafetensorError, safe_open  # noqa: PLC0415  an optional reader
+    except ImportError as error:
+        raise ModelError(f"{path} needs the safetensors package; `pip install safetensors`") from error
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            state: StateDict = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
+            header = json.loads((file.metadata() or {}).get("rctk", "null"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise damaged(path, error) from error
+    if header is None:
+        return Contents(form="safetensors", weights=find_state_dict(state, path))
+    return _from_header(header, state, "safetensors", path)
+
+
+def _from_header(header: Mapping[str, Any], state: Any, form: str, path: Path) -> Contents:
+    version = header.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise ModelError(f"{path} is a checkpoint of version {version}, this rctk reads up to {VERSION}; upgrade rctk")
+    try:
+        return Contents(
+            form=form,
+            weights={str(key): value for key, value in state.items() if isinstance(value, Tensor)},
+            arch=str(header["arch"]),
+            input=InputSpec.from_dict(header["input"]),
+            classes=tuple(str(name) for name in header["classes"]),
+            extra=dict(header["extra"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"{path} is a damaged checkpoint ({type(error).__name__}: {error}); save it again") from error
