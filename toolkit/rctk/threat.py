@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +12,13 @@ import numpy.typing as npt
 from rctk_export.input_spec import FloatNCHW
 from rctk_kernels.errors import OptionError
 
+F = TypeVar("F", np.float32, np.float64)
 Floats = npt.NDArray[np.float64]
 LEVELS = 255
 _SLACK = 1e-6
 """Share of ``eps`` that rounding may add, so that 8/255 written in float32 still allows eight levels."""
-_SNAP = 1e-4
-"""In levels: a float32 pixel this near to a level is that level (float32 itself is off by less than 1e-5)."""
+_SNAP = 1.6e-5
+"""In levels: a pixel this near to a level is that level; twice half an ulp of float32 below 255 is 1.53e-5."""
 _HAIR = 1e-9
 """In levels: float64 rounding when a scaled pixel should be a level."""
 
@@ -87,24 +88,26 @@ def _l2(x: FloatNCHW, x0: FloatNCHW, eps: float) -> FloatNCHW:
     return np.where(beyond, np.nextafter(rounded, x0), rounded)
 
 
-def _linf_levels(x: FloatNCHW, x0: FloatNCHW, eps: float) -> Floats:
-    centre, reach = _levels(x0), eps * LEVELS * (1 + _SLACK)
-    low = np.maximum(np.ceil(centre - reach), 0)
-    high = np.minimum(np.floor(centre + reach), LEVELS)
-    return np.clip(np.rint(_levels(x)), low, high) / LEVELS
+def _linf_levels(x: FloatNCHW, x0: FloatNCHW, eps: float) -> FloatNCHW:
+    """Take the nearest level; in float32, which is exact on the grid and off by 6e-8 elsewhere."""
+    unit, reach = np.float32(LEVELS), np.float32(eps * LEVELS * (1 + _SLACK))
+    centre = _levels(x0.astype(np.float32, copy=False))
+    low = np.maximum(np.ceil(centre - reach), np.float32(0))
+    high = np.minimum(np.floor(centre + reach), unit)
+    return np.clip(np.rint(x.astype(np.float32, copy=False) * unit), low, high) / unit
 
 
 def _l2_levels(x: FloatNCHW, x0: FloatNCHW, eps: float) -> Floats:
-    centre = _levels(x0)
-    out = np.clip(centre + _scaled(_levels(x) - centre, eps * LEVELS), 0, LEVELS)
+    centre = _levels(x0.astype(np.float64))
+    out = np.clip(centre + _scaled(_levels(x.astype(np.float64)) - centre, eps * LEVELS), 0, LEVELS)
     level = np.where(out >= centre, np.floor(out + _HAIR), np.ceil(out - _HAIR))
-    passed = (level - centre) * (out - centre) < 0  # no level lies between an original off the grid and ``out``
-    return np.where(passed | (out == centre), x0, level / LEVELS)
+    moved = (level - centre) * (out - centre) > 0  # else no level lies between the original and ``out``
+    return np.where(moved, level / LEVELS, x0)
 
 
-def _levels(images: FloatNCHW) -> Floats:
-    """Return pixels in units of levels, float64; whole numbers where they are on the grid."""
-    exact = images.astype(np.float64) * LEVELS
+def _levels(images: npt.NDArray[F]) -> npt.NDArray[F]:
+    """Return pixels in units of levels; whole numbers where they are on the grid."""
+    exact = images * images.dtype.type(LEVELS)
     whole = np.rint(exact)
     return np.where(np.abs(exact - whole) < _SNAP, whole, exact)
 
