@@ -39,7 +39,9 @@ class Window:
             raise ValueError(
                 f"a window of {reach} pixels does not fit into {length} pixels with padding {before}+{after}"
             )
-        count = -(-free // stride) + 1 if self.ceil else free // stride + 1
+        if not self.ceil:
+            return free // stride + 1
+        count = -(-free // stride) + 1
         return count - 1 if (count - 1) * stride >= length + before else count
 
     def pad(self, x: npt.NDArray[Any], value: float) -> npt.NDArray[Any]:
