@@ -133,22 +133,26 @@ class _Binding:
             raise EngineError(
                 f"io_binding needs float logits of known size, got {exit_.kind} {exit_.shape}; leave it off"
             )
-        self._session, self._names, self._classes = session, (entry.name, exit_.name), classes
-        self._shape: tuple[int, ...] = ()
+        self._session, self._entry, self._exit, self._classes = session, entry, exit_, classes
+        self._feed: npt.NDArray[Any] = np.empty(0)
 
     def run(self, feed: npt.NDArray[Any]) -> FloatNK:
         """Run one batch; the result is a copy."""
-        if feed.shape != self._shape:
-            self._input = ort.OrtValue.ortvalue_from_numpy(feed)
-            self._output = ort.OrtValue.ortvalue_from_numpy(np.empty((len(feed), self._classes), dtype=np.float32))
-            self._bound = self._session.io_binding()
-            self._bound.bind_ortvalue_input(self._names[0], self._input)
-            self._bound.bind_ortvalue_output(self._names[1], self._output)
-            self._shape = feed.shape
-        else:
-            self._input.update_inplace(feed)
+        if feed.shape != self._feed.shape:
+            self._bind(feed)
+        np.copyto(self._feed, feed)
         self._session.run_with_iobinding(self._bound)
-        return checked_logits(self._output.numpy(), len(feed))
+        self._bound.synchronize_outputs()
+        return self._logits.copy()
+
+    def _bind(self, feed: npt.NDArray[Any]) -> None:
+        # Buffers of our own: ONNX Runtime would write later images into an array that it was given to read.
+        self._feed = np.empty_like(feed)
+        self._logits = np.empty((len(feed), self._classes), dtype=np.float32)
+        self._bound = self._session.io_binding()
+        self._bound.bind_input(self._entry.name, "cpu", 0, feed.dtype, feed.shape, self._feed.ctypes.data)
+        shape, pointer = self._logits.shape, self._logits.ctypes.data
+        self._bound.bind_output(self._exit.name, "cpu", 0, np.float32, shape, pointer)
 
 
 def _precautions(source: Source, settings: OnnxRuntime) -> tuple[bool, tuple[str, ...]]:
