@@ -1,0 +1,100 @@
+"""The float ONNX file in PyTorch: the model that everybody evaluates, as a differentiable module and as an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+
+from rctk_export.batching import checked, checked_logits
+from rctk_export.engine import Source
+from rctk_export.input_spec import FloatNCHW, FloatNK
+from rctk_export.onnx_module import OnnxModule
+from rctk_kernels.errors import EngineError, EngineUnavailableError, OptionError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Torch:
+    """Runs an ONNX file as a float32 torch module.
+
+    Attributes:
+        threads: Threads of one operator during ``predict``; 0 leaves PyTorch's setting.
+        device: Where it runs, such as ``cpu`` or ``cuda:0``; never replaced by another.
+    """
+
+    threads: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise OptionError(f"threads must be 0 (PyTorch's setting) or more, got {self.threads}")
+
+    def open(self, source: Source) -> ModuleEngine:
+        """Load ``source``; :class:`~rctk_kernels.errors.EngineUnavailableError` where the device is missing."""
+        device = available(self.device)
+        return ModuleEngine(OnnxModule(source.path).to(device), source, threads=self.threads)
+
+
+@final
+class ModuleEngine:
+    """An :class:`OnnxModule` as an engine; see :class:`rctk_export.engine.Engine`."""
+
+    def __init__(self, module: OnnxModule, source: Source, *, threads: int = 0) -> None:
+        self._module: OnnxModule | None = module.eval().requires_grad_(requires_grad=False)
+        self._spec, self._threads = source.input, threads
+        self._device = next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+
+    def __enter__(self) -> ModuleEngine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._module = None
+
+    @property
+    def module(self) -> OnnxModule:
+        """The module itself, for white-box attacks: images in, logits out; only images get gradients."""
+        if self._module is None:
+            raise EngineError("this engine is closed; open it again with `with settings.open(source) as engine:`")
+        return self._module
+
+    def predict(self, images: FloatNCHW) -> FloatNK:
+        """Classify a batch; see :class:`rctk_export.engine.Engine`."""
+        batch = torch.from_numpy(np.array(checked(images, self._spec)))  # a copy: the caller's array may be read-only
+        module = self.module
+        with _threads(self._threads), torch.inference_mode():
+            logits = module(batch.to(self._device))
+        return checked_logits(logits.cpu().numpy(), len(images))
+
+
+def available(name: str) -> torch.device:
+    """Return the device called ``name``; :class:`EngineUnavailableError` if this PyTorch or machine lacks it."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise OptionError(f"unknown device {name!r}; write cpu, cuda or cuda:1") from error
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise EngineUnavailableError(
+            f"device {name!r} is not here (PyTorch {torch.__version__}); use device=cpu, or install "
+            "the build of PyTorch that https://pytorch.org names for your device with `pip install torch`"
+        ) from error
+    return device
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Use ``count`` threads within the block; 0 changes nothing."""
+    before = torch.get_num_threads()
+    if count in {0, before}:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
