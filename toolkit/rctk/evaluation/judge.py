@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias, cast
 
@@ -14,12 +13,11 @@ from rctk.attacks.attack import Attack, Predict, Rows, TorchModule
 from rctk.data.split import Split
 from rctk.evaluation.counting import Counted, clean_classes
 from rctk.evaluation.crafting import CRAFTERS, Cost, Crafter, group_size, groups
+from rctk.progress import Progress, Silent
 from rctk.threat import ThreatModel
 from rctk_export.input_spec import FloatNCHW
 
 Flags: TypeAlias = npt.NDArray[np.bool_]
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""``(what, images done, images in all)``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +105,7 @@ def evaluate(  # noqa: PLR0913 - who, on what, by what, how much, then how
         batch_size: Most images in one pass.
         model: Differentiable form of the model under test, for gradient attacks: the ``torch.nn.Module`` itself, or the
             twin of an engine.
-        progress: Called after every batch.
+        progress: Told about every batch of images.
 
     Returns:
         What happened to every image. The robust accuracy is the one of the stored images, nothing else.
@@ -117,12 +115,12 @@ def evaluate(  # noqa: PLR0913 - who, on what, by what, how much, then how
     clean = clean_classes(counted, split) == split.labels
     crafter = CRAFTERS.load(attack.kind)(attack, threat, seed, counted, model)
     adversarial, rows = split.images.copy(), np.flatnonzero(clean)
-    done, replaced = 0, 0
-    for group in groups(rows, group_size(attack, batch_size)):
-        adversarial[group], bad = _strongest(crafter, counted, split, group)
-        done, replaced = done + len(group), replaced + bad
-        if progress is not None:
-            progress(attack.name, done, len(rows))
+    replaced = 0
+    with (progress or Silent()).stage(attack.name, len(rows)) as advance:
+        for group in groups(rows, group_size(attack, batch_size)):
+            adversarial[group], bad = _strongest(crafter, counted, split, group)
+            replaced += bad
+            advance(len(group))
     robust = clean & (counted.classes(adversarial, np.arange(len(split))) == split.labels)
     cost = crafter.cost
     linf, l2 = distances(adversarial, split.images)

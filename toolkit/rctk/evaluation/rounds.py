@@ -11,8 +11,9 @@ import numpy as np
 from rctk.attacks.attack import Attack, Kind, Rows
 from rctk.data.split import Split
 from rctk.evaluation.crafting import Crafter, Proposal, group_size, groups
-from rctk.evaluation.judge import Flags, Progress, remarks, zero_gradient_share
+from rctk.evaluation.judge import Flags, remarks, zero_gradient_share
 from rctk.evaluation.subjects import Seat
+from rctk.progress import Progress, Silent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +74,11 @@ class Round:
         started = time.perf_counter()
         before = sum(other.counted.total for other in self.judged)
         unbooked = self.seat.counted.unbooked
-        rows, done = np.flatnonzero(self.seat.clean & self._open()), 0
-        for group in groups(rows, group_size(self.attack, batch_size)):
-            self._attack(group)
-            done += len(group)
-            if progress is not None:
-                progress(f"{self.text} on {self.seat.name}", done, len(rows))
+        rows = np.flatnonzero(self.seat.clean & self._open())
+        with (progress or Silent()).stage(f"{self.text} on {self.seat.name}", len(rows)) as advance:
+            for group in groups(rows, group_size(self.attack, batch_size)):
+                self._attack(group)
+                advance(len(group))
         cost = self.crafter.cost
         return Entry(
             attack=self.text,

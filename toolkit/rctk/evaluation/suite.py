@@ -12,9 +12,10 @@ from rctk.attacks import ATTACKS
 from rctk.attacks.attack import Attack
 from rctk.data.split import Split
 from rctk.evaluation.crafting import CRAFTERS
-from rctk.evaluation.judge import Flags, Progress
+from rctk.evaluation.judge import Flags
 from rctk.evaluation.rounds import Entry, Round
 from rctk.evaluation.subjects import Seat, Subject
+from rctk.progress import Progress
 from rctk.threat import ThreatModel
 from rctk_export.input_spec import FloatNCHW
 from rctk_kernels.errors import AttackError, OptionError
@@ -104,7 +105,7 @@ def attack_subjects(  # noqa: PLR0913 - who, on what, by what, how much, then ho
         batch_size: Most images in one pass.
         cross: Try each candidate on every subject, and attack an image as long as any of them survives, so that no
             subject is attacked less than another. Otherwise each subject meets only what was crafted for it.
-        progress: Called after every batch.
+        progress: Told about every batch of images.
     """
     methods = sorted(((text, ATTACKS.build(text)) for text in attacks), key=lambda pair: pair[1].passes)
     seats = _seats(subjects, split, batch_size)
