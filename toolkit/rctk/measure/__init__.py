@@ -1,0 +1,1 @@
+"""Time and memory of engines, taken from outside the engine."""
