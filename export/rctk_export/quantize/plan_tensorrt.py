@@ -42,7 +42,7 @@ class TensorrtPlanner:
         """See :class:`rctk_export.quantize.plan.Planner`."""
         plan = Plan(signed=True, integer_bias=False, float_weights=self.float_weights)
         producers, _ = graph.index()
-        order = {id(node): at for at, node in enumerate(graph.nodes)}
+        depth = _depths(graph)
         reasons: dict[str, str] = {}
 
         def quantize(tensor: str, node: onnx.NodeProto, slot: int) -> None:
@@ -61,7 +61,7 @@ class TensorrtPlanner:
         for node in graph.nodes:
             if node.op_type in POOLS and _behind_int8(producers, node.input[0], quantized):
                 quantize(node.input[0], node, 0)
-            slot = _skip_slot(graph, producers, order, node, quantized)
+            slot = _skip_slot(graph, producers, depth, node, quantized)
             if slot is not None and node.name not in keep_float:
                 quantize(node.input[slot], node, slot)
         plan.kept_float = kept_float_nodes(graph, plan, reasons)
@@ -71,19 +71,29 @@ class TensorrtPlanner:
 def _skip_slot(
     graph: Graph,
     producers: dict[str, onnx.NodeProto],
-    order: dict[int, int],
+    depth: dict[str, int],
     node: onnx.NodeProto,
     quantized: set[str],
 ) -> int | None:
-    """Return which input of a residual add is the skip branch: not the convolution that is computed last."""
+    """Return which input of a residual add is the skip branch: not the convolution with most layers behind it."""
     if node.op_type != "Add" or len(dynamic_inputs(graph, node)) != 2:
         return None
     makers = [producers.get(name) for name in node.input]
     convs = [i for i, m in enumerate(makers) if m is not None and m.op_type == "Conv" and m.name in quantized]
     if not convs:
         return None
-    main = max(convs, key=lambda i: order[id(makers[i])])
+    main = max(convs, key=lambda i: depth[node.input[i]])
     return 1 - main
+
+
+def _depths(graph: Graph) -> dict[str, int]:
+    """Return, for every tensor, the number of weighted layers on its longest path from the images."""
+    depth: dict[str, int] = {}
+    for node in graph.nodes:
+        reached = max((depth.get(name, 0) for name in node.input), default=0)
+        for name in node.output:
+            depth[name] = reached + (node.op_type in WEIGHTED)
+    return depth
 
 
 def _behind_int8(producers: dict[str, onnx.NodeProto], tensor: str, quantized: set[str]) -> bool:

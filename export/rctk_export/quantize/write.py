@@ -75,16 +75,16 @@ class _Writer:
         if bias is not None and self.plan.integer_bias:
             bias = np.broadcast_to(bias.reshape(-1), scales.shape)
             scales = scales_that_hold(scales, bias, activation)
-        name = node.input[1]
+        name = f"{node.name}.weight"  # equal layers may share one constant, so its own name could occur twice
         if self.plan.float_weights:
-            made = self._pair(name, name, scales, np.zeros(scales.shape, np.int8), node, layer.axis)
+            made = self._pair(name, node.input[1], scales, np.zeros(scales.shape, np.int8), node, layer.axis)
         else:
             codes = self.graph.add_constant(f"{name}.codes", weight_codes(weight, scales, layer.axis))
             made = self._dequantize(name, codes, scales, np.zeros(scales.shape, np.int8), node, layer.axis)
         node.input[1] = made
         if bias is not None and self.plan.integer_bias:
             integers, grid = bias_codes(bias, scales, activation)
-            name = node.input[2]
+            name = f"{node.name}.bias"
             codes = self.graph.add_constant(f"{name}.codes", integers)
             node.input[2] = self._dequantize(name, codes, grid, np.zeros(scales.shape, np.int32), node, 0)
 

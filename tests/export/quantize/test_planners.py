@@ -1,0 +1,167 @@
+"""Where each target wants its pairs, shown on the smallest residual net that has all the cases."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from rctk_export.capture import capture
+from rctk_export.graph import Graph
+from rctk_export.input_spec import InputSpec
+from rctk_export.quantize import PLANNERS
+from rctk_export.quantize.plan_mirror import mirror
+from rctk_export.quantize.write import write_qdq
+from rctk_kernels.errors import QuantizationError
+
+SPEC = InputSpec(channels=3, height=8, width=8, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.conv1 = nn.Conv2d(8, 8, 3, padding=1)
+        self.conv2 = nn.Conv2d(8, 8, 3, padding=1)
+        self.conv3 = nn.Conv2d(8, 16, 3, padding=1, stride=2)
+        self.conv4 = nn.Conv2d(16, 16, 3, padding=1)
+        self.down = nn.Conv2d(8, 16, 1, stride=2)
+        self.fc = nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        x = F.relu(self.conv2(F.relu(self.conv1(x))) + x)
+        x = F.relu(self.conv4(F.relu6(self.conv3(x))) + self.down(x))
+        return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+
+
+@pytest.fixture(scope="module")
+def float_model():
+    torch.manual_seed(0)
+    return capture(Residual().eval(), SPEC)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).random((16, *SPEC.shape), dtype=np.float32)
+
+
+def session(model, *, optimize=True, save=""):
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if save:
+        options.optimized_model_filepath = save
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def ranges(model, tensors, images):
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    wanted = [name for name in tensors if name != "images"]
+    copy.graph.output.extend(onnx.helper.make_tensor_value_info(name, 1, None) for name in wanted)
+    values = dict(zip(wanted, session(copy, optimize=False).run(wanted, {"images": images}), strict=True))
+    values["images"] = images
+    return {name: (float(values[name].min()), float(values[name].max())) for name in tensors}
+
+
+def quantized(model, images, target):
+    plan = PLANNERS.build(target).plan(Graph(onnx.ModelProto.FromString(model.SerializeToString())))
+    return plan, write_qdq(model, plan, ranges(model, plan.calibrated(), images))
+
+
+def test_cpu_file_is_fully_fused_by_the_optimiser(float_model, images, tmp_path):
+    plan, model = quantized(float_model, images, "cpu")
+    assert len(plan.layers) == 7
+    saved = tmp_path / "optimised.onnx"
+    session(model, save=str(saved))
+    ops = Counter(node.op_type for node in onnx.load(saved).graph.node)
+    assert ops["QLinearConv"] == 6
+    assert ops["QGemm"] == 1
+    assert ops["QLinearAdd"] == 2
+    assert not {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "Relu", "Clip"} & set(ops)
+
+
+def test_cpu_file_leaves_the_activations_to_saturation(float_model, images):
+    plan, model = quantized(float_model, images, "cpu")
+    assert len(plan.saturating) == 5
+    assert not {"Relu", "Clip"} & {node.op_type for node in model.graph.node}
+
+
+def test_tensorrt_quantizes_only_the_skip_branch_of_a_residual_add(float_model, images):
+    _, model = quantized(float_model, images, "tensorrt")
+    makers = {name: node for node in model.graph.node for name in node.output}
+    adds = [node for node in model.graph.node if node.op_type == "Add"]
+    assert len(adds) == 2
+    for add in adds:
+        kinds = sorted(makers[name].op_type for name in add.input)
+        assert kinds == ["Conv", "DequantizeLinear"]
+    main = [makers[name].name for add in adds for name in add.input if makers[name].op_type == "Conv"]
+    assert main == ["conv2", "conv4"]  # and not the 1x1 convolution of the shortcut
+
+
+def test_tensorrt_scales_are_positive_zero_points_zero_and_biases_float(float_model, images):
+    _, model = quantized(float_model, images, "tensorrt")
+    values = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
+            assert (values[node.input[1]] > 0).all()
+            assert values[node.input[2]].dtype == np.int8
+            assert not values[node.input[2]].any()
+        if node.op_type in {"Conv", "Gemm"}:
+            assert values[node.input[2]].dtype == np.float32
+
+
+def test_mirror_gives_identical_logits_in_unoptimised_sessions(float_model, images):
+    _, model = quantized(float_model, images, "tensorrt")
+    both = [session(m, optimize=False).run(None, {"images": images})[0] for m in (model, mirror(model))]
+    assert np.array_equal(both[0], both[1])
+
+
+@pytest.mark.parametrize("target", ["cpu", "tensorrt"])
+def test_int8_logits_stay_close_to_float(float_model, images, target):
+    _, model = quantized(float_model, images, target)
+    onnx.checker.check_model(model, full_check=True)
+    expected = session(float_model).run(None, {"images": images})[0]
+    found = session(model, optimize=False).run(None, {"images": images})[0]
+    assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_a_layer_kept_float_is_float_and_named(float_model, images):
+    graph = Graph(onnx.ModelProto.FromString(float_model.SerializeToString()))
+    plan = PLANNERS.build("cpu").plan(graph, keep_float=("conv2",))
+    assert [(kept.name, kept.reason) for kept in plan.kept_float] == [("conv2", "kept float on request")]
+    model = write_qdq(float_model, plan, ranges(float_model, plan.calibrated(), images))
+    values = {t.name for t in model.graph.initializer}
+    (conv,) = [node for node in model.graph.node if node.name == "conv2"]
+    assert conv.input[1] in values  # its weight is the float initializer itself
+
+
+def test_dead_channels_and_equal_biases_survive(images):
+    torch.manual_seed(0)
+    module = Residual().eval()
+    with torch.no_grad():
+        module.conv1.weight[3] = 0
+        module.conv1.bias.fill_(0.25)
+        module.conv2.bias.fill_(0.25)  # equal to the other one, so that the exporter shares one constant
+    model = capture(module, SPEC)
+    expected = session(model).run(None, {"images": images})[0]
+    for target in ("cpu", "tensorrt"):
+        _, made = quantized(model, images, target)
+        for optimize in (True, False):
+            found = session(made, optimize=optimize).run(None, {"images": images})[0]
+            assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_a_missing_range_is_refused_by_name(float_model):
+    plan = PLANNERS.build("cpu").plan(Graph(onnx.ModelProto.FromString(float_model.SerializeToString())))
+    with pytest.raises(QuantizationError, match="calibrate"):
+        write_qdq(float_model, plan, {})

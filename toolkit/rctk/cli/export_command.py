@@ -1,0 +1,131 @@
+"""``rctk export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from rctk.cli.console import Bars, share, size, table
+from rctk.cli.flags import Fraction, ModelFlags, RecordFlags, Repeated
+from rctk.data import read_split
+from rctk.exporting.export import ExportSettings, export_int8
+from rctk.exporting.float_model import read_float_model
+from rctk.machine import machine_facts, versions
+from rctk.records import Record
+from rctk_export.bundle import Bundle
+
+NO_MODEL_FLAGS = ModelFlags()
+NO_RECORD_FLAGS = RecordFlags()
+
+
+def export_(  # noqa: PLR0913  # every parameter is a flag
+    model: Path,
+    *,
+    int8: Annotated[bool, Parameter(negative=())] = True,
+    calibration: str,
+    target: Annotated[tuple[str, ...], Repeated] = ExportSettings.targets,
+    out: Annotated[Path | None, Parameter(name=("--out", "-o"))] = None,
+    calibrator: str = ExportSettings.calibrator,
+    calibration_samples: int = ExportSettings.calibration_samples,
+    keep_float: Annotated[tuple[str, ...], Repeated] = (),
+    check_samples: int = ExportSettings.check_samples,
+    check_eps: Fraction = ExportSettings.check_eps,
+    min_agreement: float = ExportSettings.min_agreement,
+    allow_mismatch: Annotated[bool, Parameter(negative=())] = False,
+    force: Annotated[bool, Parameter(negative=())] = False,
+    download: Annotated[bool, Parameter(negative=())] = False,
+    seed: int = ExportSettings.seed,
+    records: Path = NO_RECORD_FLAGS.out,
+    flags: ModelFlags = NO_MODEL_FLAGS,
+) -> None:
+    """Compress a classifier to int8 and write a bundle.
+
+    The model file may be an rctk checkpoint, a state dict (with --arch), TorchScript, a torch.export .pt2,
+    safetensors, or a float .onnx. TorchScript, .pt2 and --arch FILE.py run code: use files you trust.
+
+    Args:
+        model: The model file.
+        int8: Quantize to 8-bit integers (the only precision so far).
+        calibration: Training split whose images set the ranges, such as cifar10:train.
+        target: Int8 flavour to write; may be repeated. tensorrt brings its cpu-mirror along.
+        out: Folder of the bundle; MODEL-int8 by default.
+        calibrator: How ranges are chosen: minmax or percentile:p=99.99.
+        calibration_samples: Images that calibration sees.
+        keep_float: Layer to leave in float; may be repeated.
+        check_samples: Further images on which each int8 file is compared with its twin.
+        check_eps: Budget of the adversarial images among them.
+        min_agreement: Least share of clean check images on which file and twin must agree.
+        allow_mismatch: Write the bundle even where they do not.
+        force: Replace an earlier bundle.
+        download: Fetch a public data set that is not there yet.
+        seed: Draws the calibration images.
+        records: Folder whose records.jsonl the result is appended to.
+        flags: How to read the model file.
+    """
+    del int8
+    progress = Bars()
+    settings = ExportSettings(
+        targets=target,
+        calibrator=calibrator,
+        calibration_samples=calibration_samples,
+        keep_float=keep_float,
+        check_samples=check_samples,
+        check_eps=check_eps,
+        min_agreement=min_agreement,
+        allow_mismatch=allow_mismatch,
+        seed=seed,
+    )
+    with progress.stage("capture", 1) as step:
+        source = read_float_model(
+            model, arch=flags.arch, input=flags.spec(), classes=flags.classes, trust_pickle=flags.trust_pickle
+        )
+        step(1)
+    wanted = calibration_samples + check_samples
+    split = read_split(calibration, samples=wanted, seed=seed, input=source.input, download=download)
+    folder = out or model.with_name(f"{model.stem}-int8")
+    bundle = export_int8(source, split, folder, settings, force=force, progress=progress)
+    _show(bundle)
+    Record.of(
+        "export",
+        {"name": bundle.name, "sha256": bundle.sha256},
+        {**bundle.model, **bundle.calibration},
+        {"files": [_file_values(bundle, file.role, file.target) for file in bundle.files]},
+        machine=machine_facts(),
+        versions=versions(),
+    ).append_to(records)
+
+
+def _file_values(bundle: Bundle, role: str, target: str) -> dict[str, object]:
+    file = bundle.file(role, target)
+    agreement = file.facts.get("agreement", {})
+    return {
+        "role": file.role,
+        "target": file.target,
+        "size_bytes": file.size_bytes,
+        "agreement_clean": agreement.get("clean"),
+        "agreement_adversarial": agreement.get("adversarial"),
+        "flip_rate": agreement.get("flip_rate"),
+        "samples": agreement.get("samples"),
+    }
+
+
+def _show(bundle: Bundle) -> None:
+    rows = []
+    for file in bundle.files:
+        agreement, kept = file.facts.get("agreement", {}), file.facts.get("kept_float", [])
+        rows.append(
+            (
+                file.path,
+                size(file.size_bytes),
+                len(file.facts["int8_layers"]) if "int8_layers" in file.facts else "-",
+                ", ".join(f"{k['name']} ({k['op']})" for k in kept) or "-",
+                share(agreement.get("clean")),
+                share(agreement.get("adversarial")),
+                "-" if "flip_rate" not in agreement else f"{agreement['flip_rate']:.2%}",
+            )
+        )
+    columns = ("file", "size", "int8 layers", "kept float", "twin agrees, clean", "adversarial", "codes flipped")
+    table(f"bundle {bundle.path}", columns, rows)
+    print(f"next: rctk compare {bundle.path} --data SET:test --eps 8/255")

@@ -1,0 +1,127 @@
+"""What a path stands for: a bundle, or a bare engine file with flags, as sources that engines can open."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rctk_export.bundle import Bundle, file_sha256, is_bundle, read_bundle
+from rctk_export.engine import Source
+from rctk_export.input_spec import InputSpec
+from rctk_kernels.errors import BundleError, EngineUnavailableError, OptionError
+
+PREFERRED = ("cpu", "cpu-mirror", "tensorrt")
+"""Which int8 file is meant where ``--target`` is not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model under test.
+
+    Attributes:
+        name: For tables and records.
+        sha256: Of the bundle's manifest, or of the bare file.
+        input: Its images.
+        classes: Names of the classes; empty where a bare file does not say.
+        float: The float file, where there is one.
+        deployed: The int8 file, or the bare file itself.
+        bundle: The bundle, where it is one.
+    """
+
+    name: str
+    sha256: str
+    input: InputSpec
+    classes: tuple[str, ...]
+    float: Source | None
+    deployed: Source
+    bundle: Bundle | None = None
+
+    def need_float(self) -> Source:
+        """Return the float file, or say how to give one."""
+        if self.float is None:
+            raise OptionError(f"{self.name} has no float parent to compare with; name one with --float FILE.onnx")
+        return self.float
+
+
+@contextmanager
+def open_subject(
+    path: Path,
+    *,
+    target: str | None = None,
+    spec: InputSpec | None = None,
+    parent: Path | None = None,
+) -> Iterator[Subject]:
+    """Resolve ``path``; files made on the way (normalisation put into a bare graph) live until the block ends.
+
+    Args:
+        path: Bundle folder or ``.onnx`` file.
+        target: Which int8 file of a bundle.
+        spec: Input of a bare file; refused for a bundle, which knows its own.
+        parent: Float ``.onnx`` of a bare int8 file, with the same input spec.
+
+    Raises:
+        BundleError: There is nothing usable at ``path``.
+        OptionError: Flags are missing, or do not fit.
+    """
+    if is_bundle(path):
+        if spec is not None:
+            raise OptionError(f"{path} is a bundle and already holds normalisation; leave --input, --mean, --std away")
+        yield _from_bundle(read_bundle(path), target)
+        return
+    if path.is_dir() or not path.exists():
+        read_bundle(path)  # words the error
+        raise BundleError(f"nothing usable at {path}")
+    if spec is None:
+        raise OptionError(f"{path.name} is a bare file; add --input 3x32x32 (and --mean, --std) to say what goes in")
+    if target is not None:
+        raise OptionError(f"--target chooses a file of a bundle; {path.name} is a bare file")
+    with tempfile.TemporaryDirectory(prefix="rctk-") as folder:
+        yield Subject(
+            name=path.name,
+            sha256=file_sha256(path),
+            input=spec,
+            classes=(),
+            float=None if parent is None else _bare(parent, spec, Path(folder), "float"),
+            deployed=_bare(path, spec, Path(folder), "int8"),
+        )
+
+
+def _from_bundle(bundle: Bundle, target: str | None) -> Subject:
+    targets = bundle.targets()
+    chosen = target or next((name for name in PREFERRED if name in targets), None)
+    if chosen is None:
+        raise BundleError(f"{bundle.path} holds no int8 file; export again with --target cpu")
+    return Subject(
+        name=bundle.name,
+        sha256=bundle.sha256,
+        input=bundle.input,
+        classes=bundle.classes,
+        float=bundle.source("float"),
+        deployed=bundle.source("int8", chosen),
+        bundle=bundle,
+    )
+
+
+def _bare(path: Path, spec: InputSpec, folder: Path, role: str) -> Source:
+    """Put normalisation and a dynamic batch into a bare ONNX file, where the onnx package is there to do it."""
+    if path.suffix != ".onnx":
+        raise OptionError(f"{path.name} is not an .onnx file; give a bundle folder or an .onnx file")
+    digest = file_sha256(path)
+    if importlib.util.find_spec("onnx") is None:
+        if spec.normalises:
+            raise EngineUnavailableError(
+                "putting --mean and --std into a bare file needs the onnx package; install it with "
+                "`pip install 'rctk[host]'`, or export a bundle"
+            )
+        return Source(path=path, input=spec, role=role, sha256=digest)
+    from rctk_export.intake import prepare, strip_softmax  # noqa: PLC0415  # only where onnx is installed
+
+    from rctk_export.onnx_files import load_onnx, save_onnx  # noqa: PLC0415
+
+    prepared = folder / f"{role}-{path.name}"
+    save_onnx(strip_softmax(prepare(load_onnx(path), spec)), prepared)
+    return Source(path=prepared, input=spec, role=role, sha256=digest)
