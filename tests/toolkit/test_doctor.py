@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from rctk import doctor
+from rctk.machine import machine_facts
+from rctk_export.engines import ENGINES
+
+GIB = 2**30
+
+
+def facts(**changes):
+    return {**machine_facts(), **changes}
+
+
+def test_every_check_says_what_was_found_and_every_fault_a_next_step(tmp_path):
+    found = doctor.checks({}, tmp_path)
+    assert len({check.name for check in found}) == len(found)
+    assert all(check.found for check in found)
+    assert all(bool(check.step) == (check.state != "ok") for check in found)
+    assert all("\n" not in check.found + check.step for check in found)
+
+
+def test_nothing_heavy_is_imported():
+    code = (
+        "import sys, json; from rctk.doctor import checks; checks()\n"
+        "print(json.dumps([m for m in ('torch', 'onnx', 'onnxruntime', 'sklearn', 'scipy') if m in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []
+
+
+def test_every_engine_is_looked_at():
+    assert set(doctor.RUNTIMES) == set(ENGINES.names())
+
+
+def test_an_engine_without_its_runtime_names_the_install_line(monkeypatch):
+    monkeypatch.setitem(doctor.RUNTIMES, "onnxruntime", ("no_such_runtime",))
+    check = doctor.engine("onnxruntime")
+    assert (check.state, check.found) == ("missing", "no no_such_runtime")
+    assert check.step == "`pip install 'rctk[ort]'`"
+
+
+def test_an_installed_package_has_its_version():
+    import numpy as np
+
+    check = doctor.package("numpy")
+    assert (check.state, check.found) == ("ok", f"numpy {np.__version__}")
+
+
+def test_python_3_10_runs_bundles_only():
+    assert doctor.python((3, 11)).state == "ok"
+    assert doctor.python((3, 10)).state == "warning"
+
+
+@pytest.mark.parametrize(
+    ("load", "environ", "state", "words"),
+    [
+        (0.1, {}, "ok", ""),
+        (0.1, {"OMP_NUM_THREADS": "2"}, "ok", ""),
+        (3.0, {}, "warning", "use 1 thread,"),
+        (3.0, {"OMP_NUM_THREADS": "2"}, "warning", "OMP_NUM_THREADS=1 or OMP_WAIT_POLICY=PASSIVE"),
+        (3.0, {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}, "warning", "use 1 thread,"),
+        (0.1, {"OMP_NUM_THREADS": "64"}, "warning", "OMP_NUM_THREADS=2"),
+    ],
+)
+def test_threads_that_would_spin_are_a_warning(load, environ, state, words):
+    check = doctor.threads(load, 2, environ)
+    assert check.state == state
+    assert words in check.step
+
+
+def test_less_than_a_core_is_a_warning():
+    assert doctor.cores(facts(cores_quota=0.5), 1).state == "warning"
+    assert "control group allows 1.5; 1 usable" in doctor.cores(facts(cores_quota=1.5), 1).found
+    assert doctor.cores(facts(cores_quota=None), 2).state == "ok"
+
+
+def test_memory_is_what_the_control_group_leaves():
+    plenty = {"memory_bytes": 64 * GIB, "memory_available_bytes": 32 * GIB}
+    assert doctor.memory(facts(**plenty, memory_limit_bytes=None)).found == "32.0 GiB usable of 64.0 GiB"
+    assert doctor.memory(facts(**plenty, memory_limit_bytes=GIB)).state == "warning"
+    unknown = {"memory_bytes": None, "memory_available_bytes": None, "memory_limit_bytes": None}
+    assert doctor.memory(facts(**unknown)).state == "warning"
+
+
+def test_the_disk_of_a_folder_that_does_not_exist_yet(tmp_path):
+    assert doctor.disk(tmp_path / "a" / "runs").state == "ok"
+    (tmp_path / "file").write_text("x")
+    assert doctor.disk(tmp_path / "file" / "runs").state == "missing"
+
+
+def test_a_full_disk_is_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "LEAST_DISK_BYTES", 2**60)
+    assert doctor.disk(tmp_path).state == "warning"
+
+
+def test_int8_instructions():
+    assert doctor.int8(["avx2", "avx_vnni"], saturates=False).found == "avx_vnni"
+    assert "saturate" in doctor.int8(["avx2"], saturates=True).step
+    assert doctor.int8([], saturates=False).state == "warning"
+
+
+def test_data_sets_are_found_by_their_folder(tmp_path):
+    assert doctor.data("").state == "warning"
+    assert doctor.data(str(tmp_path / "nowhere")).state == "missing"
+    assert doctor.data(str(tmp_path)).state == "warning"
+    (tmp_path / "cifar10").mkdir()
+    (tmp_path / "holiday").mkdir()
+    assert doctor.data(str(tmp_path)).found == f"{tmp_path}: cifar10"
+
+
+def test_gpus_are_named_and_not_needed():
+    assert doctor.gpu(["NVIDIA H200"]).found == "NVIDIA H200"
+    assert doctor.gpu([]).state == "ok"
+
+
+def test_a_jetson_tells_its_power_mode(tmp_path, monkeypatch):
+    assert doctor.jetson(facts(board="", l4t="")) == []
+    orin = facts(board="NVIDIA Jetson AGX Orin Developer Kit", l4t="36.4.3")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    states = {check.name: check.state for check in doctor.jetson(orin)}
+    assert states["jetson"] == "ok"
+    assert states["power mode"] == "warning"
+    assert states["tegrastats"] == "missing"
+    for name in ("nvpmodel", "tegrastats"):
+        (tmp_path / name).write_text("#!/bin/sh\necho 'NV Power Mode: MAXN'\necho 0\n")
+        (tmp_path / name).chmod(0o755)
+    found = {check.name: check.found for check in doctor.jetson(orin)}
+    assert found["jetson"] == "NVIDIA Jetson AGX Orin Developer Kit, Jetson Linux 36.4.3"
+    assert found["power mode"] == "NV Power Mode: MAXN 0"
+    assert found["tegrastats"] == str(tmp_path / "tegrastats")
