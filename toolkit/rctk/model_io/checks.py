@@ -48,6 +48,8 @@ def count_classes(module: nn.Module, spec: InputSpec, path: Path) -> int:
         )
     if logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
         raise ModelError(f"{path} returns {tuple(logits.shape)} for 2 images {shape}, expected logits (2, K), K >= 2")
+    if logits.dtype != torch.float32:
+        raise ModelError(f"{path} returns {logits.dtype} logits, expected torch.float32; save it in float32")
     if not torch.isfinite(logits).all():
         raise ModelError(f"{path} returns NaN or Inf for an image of zeros; check --arch and its weights")
     if not torch.allclose(logits, torch.cat(alone), rtol=1e-3, atol=1e-3 * float(logits.abs().max())):

@@ -71,6 +71,7 @@ def _read_saved(path: Path, *, trust_pickle: bool) -> Contents:
         return _from_header(content, content.get("state_dict"), "checkpoint", path)
     found = find_state_dict(content, path)
     if isinstance(found, nn.Module):
+        found = found.module if isinstance(found, nn.DataParallel) else found
         kind = type(found)
         return Contents(form="pickle", weights=found, arch=f"{kind.__module__}.{kind.__qualname__}")
     return Contents(form="state-dict", weights=found)
