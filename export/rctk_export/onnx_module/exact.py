@@ -68,6 +68,25 @@ def moves(function: Op) -> Op:
     return run
 
 
+def passes(_node: Node, _function: Op) -> Op:
+    """Pass any value on, per-channel codes too."""
+    return lambda x, *_rest: x
+
+
+def transpose(node: Node, function: Op) -> Op:
+    """Permute codes; the channel axis of their scales moves along."""
+    order, whole = node.get("perm", None), moves(function)
+
+    def run(x: Tensor | Codes) -> Tensor | Codes:
+        if isinstance(x, Codes) and x.axis is not None:
+            axes = list(range(x.q.ndim))[::-1] if order is None else list(order)
+            return Codes(function(x.q), x.scale, x.zero, axes.index(x.axis % x.q.ndim))
+        result: Tensor | Codes = whole(x)
+        return result
+
+    return run
+
+
 def dequantize(node: Node, _function: Op) -> Op:
     """Keep codes and grid; nothing is computed yet."""
     axis = quantizer_axis(node)
@@ -249,6 +268,9 @@ EXACT: dict[str, Callable[[Node, Op], Op]] = {
     "Shape": shape_of,
     "Size": shape_of,
     **dict.fromkeys(MOVES, lambda _node, function: moves(function)),
+    "Identity": passes,
+    "Dropout": passes,
+    "Transpose": transpose,
 }
 
 

@@ -170,6 +170,10 @@ def trainable(nodes: list[Node] | tuple[Node, ...], constants: dict[str, Constan
     A constant added to what a product gives is a bias; other constants (means, clip bounds, scales) are no weights.
     """
     makers = {name: node for node in nodes for name in node.outputs}
+    still = {"", *constants}  # what does not depend on the images
+    for node in nodes:
+        if still.issuperset(node.inputs):
+            still.update(node.outputs)
     wanted: set[str] = set()
     for node in reversed(nodes):
         if node.op == "Add":
@@ -178,7 +182,7 @@ def trainable(nodes: list[Node] | tuple[Node, ...], constants: dict[str, Constan
                 if name in constants and maker is not None and maker.op in {"Conv", "ConvTranspose", "Gemm", "MatMul"}:
                     wanted.add(name)
         wanted.update(node.inputs[i] for i in WEIGHTS.get(node.op, ()) if i < len(node.inputs))
-        if any(name in wanted for name in node.outputs):
+        if any(name in wanted and name in still for name in node.outputs):
             quantizer = node.op in {"QuantizeLinear", "DequantizeLinear"}
             wanted.update(node.inputs[:1] if quantizer else node.inputs)
     return {name for name in wanted if name in constants and constants[name].tensor.is_floating_point()}

@@ -140,13 +140,13 @@ class OnnxModule(nn.Module):
             names: Of tensors in the graph; also of the input and of initializers.
 
         Returns:
-            Name to value: floats, and in exact mode int64 codes for what a QuantizeLinear gives.
+            Name to value: floats, and in exact mode int64 codes on both sides of a DequantizeLinear.
         """
         self._check(images)
         self._check_names(names, "observed")
         codes = code_names(self._graph) if self._graph.settings.exact else set()
         runs = [self._run(part, names) for part in self._parts(images)]
-        plain = [{name: _plain(run[name], is_code=name in codes) for name in names} for run in runs]
+        plain = [{name: _observed(run[name], is_code=name in codes) for name in names} for run in runs]
         if len(plain) == 1:
             return plain[0]
         made = {name: [run[name] for run in plain] for name in names if name not in self._keys}
@@ -193,7 +193,7 @@ class OnnxModule(nn.Module):
         return None if apart else batch
 
     def _logits(self, images: Tensor) -> Tensor:
-        logits = _plain(self._run(images, (self.output_name,))[self.output_name], is_code=False)
+        logits = _real(self._run(images, (self.output_name,))[self.output_name])
         if logits.ndim == 0 or len(logits) != len(images):
             raise GraphError(f"{len(images)} images gave an output {tuple(logits.shape)}; logits need a row per image")
         return logits.flatten(1).float()
@@ -230,7 +230,7 @@ class OnnxModule(nn.Module):
 
     def _hooked(self, name: str, value: Value) -> Value:
         hook = self.rewrite.get(name)
-        return value if hook is None else hook(_plain(value, is_code=False))
+        return value if hook is None else hook(_real(value))
 
     def _planned(self, *, fuse: bool) -> tuple[Plan, FixedValues]:
         plan = make_plan(self._graph, fuse=fuse)
@@ -252,6 +252,11 @@ class OnnxModule(nn.Module):
             fixed.fill(values, self._do, keep=fixed.names.isdisjoint(self.rewrite))
 
 
-def _plain(value: Value, *, is_code: bool) -> Tensor:
+def _real(value: Value) -> Tensor:
     tensor: Tensor = value.real() if isinstance(value, Codes) else value
-    return tensor.round().long() if is_code else tensor
+    return tensor
+
+
+def _observed(value: Value, *, is_code: bool) -> Tensor:
+    tensor: Tensor = value.q if isinstance(value, Codes) else value
+    return tensor.long() if is_code or isinstance(value, Codes) else tensor
