@@ -94,7 +94,8 @@ def _linf_levels(x: FloatNCHW, x0: FloatNCHW, eps: float) -> FloatNCHW:
     centre = _levels(x0.astype(np.float32, copy=False))
     low = np.maximum(np.ceil(centre - reach), np.float32(0))
     high = np.minimum(np.floor(centre + reach), unit)
-    return np.clip(np.rint(x.astype(np.float32, copy=False) * unit), low, high) / unit
+    out: FloatNCHW = np.clip(np.rint(x.astype(np.float32, copy=False) * unit), low, high) / unit
+    return out
 
 
 def _l2_levels(x: FloatNCHW, x0: FloatNCHW, eps: float) -> Floats:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,9 @@ def read(request: Request) -> Source | None:
     """Read ``FOLDER/<split>/<class>/*.png``, or ``FOLDER/<class>/*.png`` where there are no splits.
 
     Classes are numbered in the order of their sorted folder names. A file ``classes.txt`` in FOLDER, one name a line,
-    sets the order instead: a folder with 50 of ImageNet's classes keeps their numbers. Pictures are read from
-    any depth; other files and hidden folders are passed over. With an input spec the shorter side is scaled to it
-    and the centre cut out; see :func:`~rctk.data.pictures.read_pictures`.
+    sets the order instead: a folder with 50 of ImageNet's classes keeps their numbers. Pictures lie in the class
+    folder or one folder below it; other files and hidden ones are passed over. With an input spec the shorter side
+    is scaled to it and the centre cut out; see :func:`~rctk.data.pictures.read_pictures`.
     """
     folder = request.path / request.split
     if not folder.is_dir():
@@ -66,9 +65,7 @@ def _class_names(folder: Path, found: list[str]) -> tuple[str, ...]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(
-        Path(parent, name)
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-    )
+    """List the pictures of a class, at most one folder down, so that a mistaken path is not searched for hours."""
+    files = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    files += [path for child in files if child.is_dir() for path in child.iterdir() if not path.name.startswith(".")]
+    return sorted(path for path in files if path.suffix.lower() in SUFFIXES)

@@ -18,6 +18,11 @@ from rctk_kernels.errors import DataError
 IMAGE_KEYS = ("images", "image", "x", "X", "data")
 LABEL_KEYS = ("labels", "label", "y", "Y", "targets", "target")
 CHANNELS = (1, 3, 4)
+DAMAGE = (
+    *(ValueError, EOFError, TypeError, KeyError, NotImplementedError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What NumPy and zipfile raise on damaged archives; a header may claim any size."""
 
 
 def read(request: Request) -> Source | None:
@@ -31,13 +36,13 @@ def read(request: Request) -> Source | None:
     if where.suffix != ".npz" or not where.is_file():
         return None
     try:
-        with np.load(where, allow_pickle=False) as archive:
+        with where.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             image_key, label_key = _keys(where, archive.files, request.split)
             wanted = [key for key in (image_key, label_key, "classes") if key in archive.files]
             sizes = {item.filename: item.file_size for item in archive.zip.infolist()}
             check_unpacked(where, sum(sizes.get(f"{key}.npy", sizes.get(key, 0)) for key in wanted))
             arrays = {key: _plain(where, key, archive[key]) for key in wanted}
-    except (ValueError, EOFError, TypeError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except DAMAGE as error:
         raise DataError(f"{where} is no readable .npz ({_reason(error)}); write it with numpy.savez") from error
     classes = tuple(str(name) for name in arrays.get("classes", np.empty(0)).reshape(-1))
     return array_source(where, to_nchw(where, arrays[image_key], request.input), arrays[label_key], classes)
