@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -127,12 +128,15 @@ def read_bundle(path: Path) -> Bundle:
     A writer may exchange the whole folder meanwhile: what was read is then read again from the new one.
     """
     while True:
-        before = _identity(path)
+        folder = _hold(path)
         try:
             return _read(path)
         except BundleError:
-            if _identity(path) == before:
+            if folder is None or _is_at(folder, path):
                 raise
+        finally:
+            if folder is not None:
+                os.close(folder)
 
 
 def manifest_text(values: Mapping[str, Any]) -> str:
@@ -163,12 +167,19 @@ def manifest_values(bundle: Bundle) -> dict[str, Any]:
     return {"schema": SCHEMA, **values, "input": bundle.input.as_dict(), "classes": list(bundle.classes)}
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _hold(path: Path) -> int | None:
+    """Open a folder, so that its number is given to no other while we read; ``None`` where it cannot be opened."""
     try:
-        found = path.stat()
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+
+
+def _is_at(folder: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(folder), path.stat())
+    except OSError:
+        return False
 
 
 def _read(path: Path) -> Bundle:
@@ -193,7 +204,10 @@ def _not_a_folder(path: Path) -> str:
         return f"{path} is a file; a bundle is the folder that `rctk export -o FOLDER` makes"
     former = path.parent / f".{path.name}.old"
     if is_bundle(former):
-        return f"{path} was lost while it was replaced; its former content is in {former}: rename that back"
+        return (
+            f"no bundle at {path}, its former content is in {former}: another process replaces it at this moment (read "
+            "again), or was killed in between (rename it back)"
+        )
     return f"no bundle at {path}; make one with `rctk export --int8 model.pt -o {path}`"
 
 

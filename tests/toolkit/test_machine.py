@@ -147,6 +147,7 @@ def test_threads_fit_into_the_cores_that_are_free(load, cores, threads):
 def test_openmp_variables_of_the_user_are_kept():
     assert machine.thread_environment({}, threads=2) == {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
     assert machine.thread_environment({"OMP_WAIT_POLICY": "ACTIVE", "OMP_NUM_THREADS": "4"}, threads=2) == {}
+    assert 1 <= int(machine.thread_environment({})["OMP_NUM_THREADS"]) <= machine.usable_cores()
 
 
 def test_gpu_names_are_lines():

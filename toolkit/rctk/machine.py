@@ -14,11 +14,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rctk import __version__
+
 INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
 """A CPU with one of these multiplies 8-bit codes into 32-bit sums without saturating in between."""
 FLAGS = INT8_FLAGS | {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve"}
 PACKAGES: Mapping[str, tuple[str, ...]] = {
-    "rctk": ("rctk",),
     "numpy": ("numpy",),
     "torch": ("torch",),
     "onnx": ("onnx",),
@@ -91,7 +92,8 @@ def machine_facts() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the installed packages that decide a result; none is imported."""
     found = {name: installed(names) for name, names in PACKAGES.items()}
-    return {"python": platform.python_version(), **{name: version for name, version in found.items() if version}}
+    own = {"python": platform.python_version(), "rctk": __version__}
+    return {**own, **{name: version for name, version in found.items() if version}}
 
 
 def installed(distributions: Iterable[str]) -> str:
@@ -225,16 +227,21 @@ def recommended_threads(load: float, cores: int) -> int:
     return max(1, min(cores, math.floor(cores - load + 0.5)))
 
 
-def thread_environment(environ: Mapping[str, str], threads: int) -> dict[str, str]:
+def thread_environment(environ: Mapping[str, str], threads: int | None = None) -> dict[str, str]:
     """Return the OpenMP variables to set, before torch is imported, where the user has set none.
 
     Waiting threads sleep instead of spinning, so that other work on the machine does not stall the team.
+
+    Args:
+        environ: Environment variables as they are.
+        threads: Size of the team; :func:`recommended_threads` for the present load by default.
 
     Example:
         >>> thread_environment({"OMP_NUM_THREADS": "8"}, threads=2)
         {'OMP_WAIT_POLICY': 'PASSIVE'}
     """
-    wanted = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    team = recommended_threads(load_average()[0], usable_cores()) if threads is None else threads
+    wanted = {"OMP_NUM_THREADS": str(team), "OMP_WAIT_POLICY": "PASSIVE"}
     return {name: value for name, value in wanted.items() if name not in environ}
 
 
