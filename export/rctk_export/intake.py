@@ -27,6 +27,7 @@ NOTES = "rctk.intake"
 """Key of the notes among the model's metadata."""
 _KINDS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8}
 _PASSING = {"Cast", "Identity", "Transpose", "QuantizeLinear", "DequantizeLinear"}
+_SHAPING = {"Identity", "Cast", "Flatten", "Reshape", "Squeeze"}
 _SCALING = {"Sub", "Add", "Mul", "Div"}
 
 
@@ -88,16 +89,22 @@ def softmax_output(model: ModelProto) -> NodeProto | None:
     producers, readers = Graph(model).index()
     tensor = model.graph.output[0].name
     node = producers.get(tensor)
-    while node is not None and node.op_type in {"Identity", "Cast"} and not readers.get(tensor):
+    while node is not None and node.op_type in _SHAPING:
         tensor = node.input[0]
         node = producers.get(tensor)
         if len(readers.get(tensor, [])) != 1:
             return None
     if node is None or node.op_type not in {"Softmax", "LogSoftmax"} or node.input[0] not in producers:
         return None
-    last = attributes(node).get("axis", -1) in {-1, 1}
+    classes = {1, -1} if _rank(model, tensor) == 2 else {1}
     alone = len(readers.get(tensor, [])) == (tensor != model.graph.output[0].name)
-    return node if last and alone else None
+    return node if attributes(node).get("axis", -1) in classes and alone else None
+
+
+def _rank(model: ModelProto, tensor: str) -> int | None:
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    found = next((v.type.tensor_type for v in (*graph.value_info, *graph.output) if v.name == tensor), None)
+    return len(found.shape.dim) if found is not None and found.HasField("shape") else None
 
 
 def strip_softmax(model: ModelProto) -> ModelProto:

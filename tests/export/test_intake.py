@@ -304,11 +304,18 @@ def test_a_softmax_at_the_end_is_seen_and_stripped(kind, behind):
     assert (logits.argmax(1) == run(model, IMAGES).argmax(1)).all()
 
 
+def test_a_softmax_over_a_single_pixel_is_seen_only_along_the_classes():
+    seen = prepare(classifier(tail=(("Softmax", [], {"axis": 1}), "Flatten")), SPEC)
+    assert softmax_output(seen).op_type == "Softmax"
+    assert same(run(strip_softmax(seen), IMAGES), run(classifier(), IMAGES))
+    assert softmax_output(prepare(classifier(tail=(("Softmax", [], {"axis": -1}), "Flatten")), SPEC)) is None
+
+
 def test_other_ends_are_left_alone():
     for tail in (
         ("Flatten",),
         ("Flatten", ("Softmax", [], {"axis": 0})),
-        (("Softmax", [], {"axis": 1}), "Relu", "Flatten"),
+        (("Softmax", [], {"axis": 1}), ("Relu", [], {}), "Flatten"),
     ):
         model = classifier(tail=tail)
         assert softmax_output(model) is None
