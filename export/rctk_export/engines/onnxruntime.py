@@ -56,7 +56,7 @@ class OnnxRuntime:
         provider: Hardware back end; it must be in the installed build.
         optimize: Fuse operators. Without it the graph runs node by node, slowly and closest to its definition.
         spinning: Let idle threads spin. Faster on a quiet machine; p90 seven to nine times the median on a busy one.
-        io_binding: Keep input and output buffers between calls. Saves about 0.6 microseconds a call, which shows only
+        io_binding: Keep input and output buffers between calls. Saves about 1 microsecond a call, which shows only
             in the smallest networks at batch 1; one thread at a time may then call ``predict``.
     """
 

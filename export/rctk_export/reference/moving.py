@@ -1,4 +1,4 @@
-"""Operators that only move or select values; codes pass through as codes."""
+"""Operators that only move or select values; codes pass through as codes, except GatherND."""
 
 from __future__ import annotations
 
@@ -61,6 +61,16 @@ def gather(node: Node, x: Value, indices: Value) -> Value:
     return moved(x, lambda array: np.take(array, plain(indices), axis=node.get("axis", 0)))
 
 
+def gather_nd(node: Node, x: Value, indices: Value) -> Value:
+    """Select blocks by the coordinates in the last dimension of ``indices``, per batch entry; as reals."""
+    array, places, batch = plain(x), plain(indices), node.get("batch_dims", 0)
+    lead = array.shape[:batch]
+    rows = array.reshape(-1, *array.shape[batch:])
+    wanted = places.reshape(len(rows), -1, places.shape[-1])
+    picked = np.stack([row[tuple(spots.T)] for row, spots in zip(rows, wanted, strict=True)])
+    return picked.reshape(*lead, *places.shape[batch:-1], *array.shape[batch + places.shape[-1] :])
+
+
 def concat(node: Node, *parts: Value) -> Value:
     """Concat; codes stay codes if all parts share one grid."""
     axis = node.attributes["axis"]
@@ -109,6 +119,7 @@ OPERATORS: dict[str, Operator] = {
     "Dropout": dropout,
     "Flatten": flatten,
     "Gather": gather,
+    "GatherND": gather_nd,
     "Identity": lambda _, x: x,
     "Pad": pad,
     "Reshape": reshape,
