@@ -12,6 +12,7 @@ from cyclopts import Parameter, Token
 from rctk.threat import ThreatModel
 from rctk_export.input_spec import InputSpec
 from rctk_export.registry import number
+from rctk_kernels.errors import OptionError
 
 
 def fraction(_type: Any, tokens: Sequence[Token]) -> float:
@@ -25,32 +26,37 @@ Repeated = Parameter(negative=(), consume_multiple=False)
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class ModelFlags:
-    """How to read a model file that does not describe itself."""
+class InputFlags:
+    """What goes into a model file that does not say so itself."""
 
-    arch: str | None = None
-    """Architecture of a bare state dict: a built-in name, torchvision:NAME, timm:NAME, FILE.py:factory or
-    module:factory (a file or module is code and is run)."""
     input: str | None = None
     """Image shape, such as 3x32x32."""
     mean: str | None = None
     """Normalisation mean per channel in units of [0, 1], such as 0.485,0.456,0.406; one value stands for all."""
     std: str | None = None
     """Normalisation standard deviation per channel; 1/255 for networks trained on 0..255."""
-    classes: int | None = None
-    """Number of classes, where the architecture needs it."""
-    trust_pickle: Annotated[bool, Parameter(negative=())] = False
-    """Load a pickled module, which runs whatever code it holds."""
 
     def spec(self) -> InputSpec | None:
         """Return the input spec the flags describe, None without ``--input``."""
         if self.input is None:
             if self.mean or self.std:
-                from rctk_kernels.errors import OptionError  # noqa: PLC0415
-
                 raise OptionError("--mean and --std need --input, such as --input 3x32x32")
             return None
         return InputSpec.parse(self.input, self.mean, self.std)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ModelFlags(InputFlags):
+    """How to read a model file that does not describe itself."""
+
+    arch: str | None = None
+    """Architecture of a bare state dict: a built-in name, torchvision:NAME, timm:NAME, FILE.py:factory or
+    module:factory (a file or module is code and is run)."""
+    classes: int | None = None
+    """Number of classes, where the architecture needs it."""
+    trust_pickle: Annotated[bool, Parameter(negative=())] = False
+    """Load a pickled module, which runs whatever code it holds."""
 
 
 @Parameter(name="*")

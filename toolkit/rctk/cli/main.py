@@ -104,9 +104,8 @@ def set_thread_defaults() -> None:
 
     Two spinning threads beside other load run thirty times slower than one; ``PASSIVE`` waiting costs little.
     """
-    from rctk.machine import thread_environment  # noqa: PLC0415  # `rctk --version` needs nothing of it
-
-    os.environ.update(thread_environment(os.environ))
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ PREFERRED = ("cpu", "cpu-mirror", "tensorrt")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
-    """A model under test.
+class Deployment:
+    """A deployed model and what belongs to it.
 
     Attributes:
         name: For tables and records.
@@ -48,13 +48,13 @@ class Subject:
 
 
 @contextmanager
-def open_subject(
+def open_deployment(
     path: Path,
     *,
     target: str | None = None,
     spec: InputSpec | None = None,
     parent: Path | None = None,
-) -> Iterator[Subject]:
+) -> Iterator[Deployment]:
     """Resolve ``path``; files made on the way (normalisation put into a bare graph) live until the block ends.
 
     Args:
@@ -80,7 +80,7 @@ def open_subject(
     if target is not None:
         raise OptionError(f"--target chooses a file of a bundle; {path.name} is a bare file")
     with tempfile.TemporaryDirectory(prefix="rctk-") as folder:
-        yield Subject(
+        yield Deployment(
             name=path.name,
             sha256=file_sha256(path),
             input=spec,
@@ -90,12 +90,12 @@ def open_subject(
         )
 
 
-def _from_bundle(bundle: Bundle, target: str | None) -> Subject:
+def _from_bundle(bundle: Bundle, target: str | None) -> Deployment:
     targets = bundle.targets()
     chosen = target or next((name for name in PREFERRED if name in targets), None)
     if chosen is None:
         raise BundleError(f"{bundle.path} holds no int8 file; export again with --target cpu")
-    return Subject(
+    return Deployment(
         name=bundle.name,
         sha256=bundle.sha256,
         input=bundle.input,
@@ -119,7 +119,6 @@ def _bare(path: Path, spec: InputSpec, folder: Path, role: str) -> Source:
             )
         return Source(path=path, input=spec, role=role, sha256=digest)
     from rctk_export.intake import prepare, strip_softmax  # noqa: PLC0415  # only where onnx is installed
-
     from rctk_export.onnx_files import load_onnx, save_onnx  # noqa: PLC0415
 
     prepared = folder / f"{role}-{path.name}"

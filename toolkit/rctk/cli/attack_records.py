@@ -1,0 +1,85 @@
+"""Rows and records of a suite of attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rctk.cli.console import share
+from rctk.deployment import Deployment
+from rctk.evaluation.suite import SuiteResult
+from rctk.machine import machine_facts, versions
+from rctk.records import Record
+from rctk.statistics import wilson
+
+
+def attack_rows(result: SuiteResult) -> list[tuple[str, ...]]:
+    """Return the table: each subject under each attack, and under all of them together."""
+    rows: list[tuple[str, ...]] = []
+    for name in result.clean:
+        clean = share(result.clean_accuracy(name))
+        for entry in result.entries:
+            if name in entry.robust:
+                cost = f"{entry.forward_passes}/{entry.backward_passes}"
+                shown = _interval(int(entry.robust[name].sum()), result.samples)
+                row = (name, entry.attack, f"{entry.crafted_on} ({entry.tier(name)})", clean, shown)
+                rows.append((*row, str(entry.queries), cost, f"{entry.seconds:.1f}"))
+        union = _interval(int(result.robust[name].sum()), result.samples)
+        cost = f"{result.forward_passes}/{result.backward_passes}"
+        queries = str(int(result.queries[name].sum()))
+        rows.append((name, "all of them", "worst case per image", clean, union, queries, cost, f"{result.seconds:.1f}"))
+    return rows
+
+
+def _interval(count: int, samples: int) -> str:
+    low, high = wilson(count, samples)
+    return f"{share(count / samples)} ({share(low)} to {share(high)})"
+
+
+def append_attacks(result: SuiteResult, deployment: Deployment, settings: Mapping[str, Any], folder: Path) -> None:
+    """Append one record for each subject: its robust accuracy under all attacks, and under each."""
+    facts, software = machine_facts(), versions()
+    for name in result.clean:
+        values = _values(result, name)
+        subject = {
+            "name": deployment.name,
+            "sha256": deployment.sha256,
+            "role": "float" if name == "float" else "int8",
+            "target": "" if name == "float" else deployment.deployed.target,
+            "engine": settings["engine"] if name == "engine" else name,
+        }
+        attacks = " + ".join(settings["attacks"])
+        own = {**settings, "attack": attacks, "crafted_on": "all"}
+        Record.of("attack", subject, own, values, machine=facts, versions=software).append_to(folder)
+
+
+def _values(result: SuiteResult, name: str) -> dict[str, Any]:
+    n, clean, robust = result.samples, int(result.clean[name].sum()), int(result.robust[name].sum())
+    clean_interval, robust_interval = wilson(clean, n), wilson(robust, n)
+    return {
+        "samples": n,
+        "clean_accuracy": clean / n,
+        "clean_low": clean_interval[0],
+        "clean_high": clean_interval[1],
+        "robust_accuracy": robust / n,
+        "robust_low": robust_interval[0],
+        "robust_high": robust_interval[1],
+        "queries": int(result.queries[name].sum()),
+        "forward_passes": result.forward_passes,
+        "backward_passes": result.backward_passes,
+        "seconds": result.seconds,
+        "per_attack": [
+            {
+                "attack": entry.attack,
+                "crafted_on": entry.crafted_on,
+                "tier": entry.tier(name),
+                "robust": int(entry.robust[name].sum()),
+                "tried": int(entry.tried.sum()),
+                "zero_gradient_share": entry.zero_gradient_share,
+            }
+            for entry in result.entries
+            if name in entry.robust
+        ],
+        "notes": list(result.notes),
+    }

@@ -1,0 +1,111 @@
+"""``rctk compare``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from rctk.cli.console import Bars
+from rctk.cli.flags import DataFlags, InputFlags, RecordFlags, Repeated, ThreatFlags
+from rctk.data import read_split
+from rctk.deployment import open_deployment
+from rctk.evaluation.suite import attack_subjects
+from rctk.forms import open_forms
+from rctk.gate import compare_paired
+from rctk.gate_outputs import default_summary, write_outputs
+from rctk.machine import machine_facts, versions
+from rctk.records import Record
+from rctk.statistics.non_inferiority import check_margin
+
+NO_INPUT_FLAGS = InputFlags()
+NO_THREAT_FLAGS = ThreatFlags()
+NO_RECORD_FLAGS = RecordFlags()
+DEFAULT_ATTACKS = ("apgd-ce", "apgd-t", "square:queries=500")
+"""Two gradient attacks with different losses, crafted on float and on twin, and one without gradients."""
+
+
+def compare_(  # noqa: PLR0913  # every parameter is a flag
+    path: Path,
+    *,
+    data: DataFlags,
+    max_drop: float = 0.02,
+    attack: Annotated[tuple[str, ...], Repeated] = DEFAULT_ATTACKS,
+    engine: str = "onnxruntime",
+    target: str | None = None,
+    parent: Annotated[Path | None, Parameter(name="--float")] = None,
+    batch_size: int = 64,
+    junit: Path | None = None,
+    summary: Path | None = None,
+    json: Path | None = None,
+    threat: ThreatFlags = NO_THREAT_FLAGS,
+    flags: InputFlags = NO_INPUT_FLAGS,
+    records: RecordFlags = NO_RECORD_FLAGS,
+) -> int:
+    """Gate the deployed engine against its float parent, clean and under attack, on the same images.
+
+    Every candidate made for one side is also tried on the other. Exit code 0: the drop of clean and of robust accuracy
+    is below --max-drop (one-sided 95 % Tango bound). 1: it is not. 3: the images cannot decide; the output says how
+    many would.
+
+    Args:
+        path: Bundle folder, or an int8 .onnx file with --float FILE.onnx and --input.
+        data: Images.
+        max_drop: Largest allowed drop, a share; choose it before you look at the result.
+        attack: Attack with settings; may be repeated.
+        engine: Engine that runs the deployed file.
+        target: Which int8 file of the bundle.
+        parent: Float .onnx of a bare int8 file.
+        batch_size: Most images in one pass.
+        junit: Write JUnit XML there.
+        summary: Append a Markdown summary there; $GITHUB_STEP_SUMMARY by default where it is set.
+        json: Write the comparison as JSON there.
+        threat: Budget.
+        flags: Input of a bare file.
+        records: Where results go.
+    """
+    check_margin(max_drop)
+    budget = threat.model()
+    with open_deployment(path, target=target, spec=flags.spec(), parent=parent) as deployment:
+        split = read_split(
+            data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download
+        )
+        with open_forms(deployment, ("float", "engine"), engine) as subjects:
+            result = attack_subjects(
+                subjects, split, attack, budget, seed=data.seed, batch_size=batch_size, progress=Bars()
+            )
+    comparison = compare_paired(
+        result.clean["float"],
+        result.robust["float"],
+        result.clean["engine"],
+        result.robust["engine"],
+        max_drop=max_drop,
+    )
+    subject = {
+        "name": deployment.name,
+        "sha256": deployment.sha256,
+        "target": deployment.deployed.target,
+        "engine": engine,
+    }
+    settings = {**asdict(budget), **result.settings, "data": split.name, "fingerprint": split.fingerprint}
+    own = {**settings, "samples": len(split), "max_drop": max_drop}
+    Record.of("compare", subject, own, comparison.as_dict(), machine=machine_facts(), versions=versions()).append_to(
+        records.out
+    )
+    shown = deployment.deployed.target or "bare file"
+    print(f"{deployment.name} ({shown}, {engine}) on {len(split)} images of {split.name}")
+    for line in comparison.text():
+        print(line)
+    for note in result.notes:
+        print(f"note: {note}")
+    write_outputs(
+        comparison,
+        f"{deployment.name} {deployment.deployed.target}".strip(),
+        junit=junit,
+        summary=summary or default_summary(os.environ),
+        json_file=json,
+    )
+    return comparison.exit_code

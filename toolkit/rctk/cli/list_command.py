@@ -1,0 +1,56 @@
+"""``rctk list``."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+
+from rctk.cli.console import table
+from rctk_export.registry import unknown
+
+FAMILIES = {
+    "attacks": "rctk.attacks:ATTACKS",
+    "engines": "rctk_export.engines:ENGINES",
+    "targets": "rctk_export.quantize:PLANNERS",
+    "calibrators": "rctk.quantize:CALIBRATORS",
+    "objectives": "rctk.train.objective:OBJECTIVES",
+    "models": "rctk.models:ARCHITECTURES",
+    "data": "rctk.data:DATASETS",
+}
+
+
+def list_(*families: str) -> None:
+    """List attacks, engines, models, data sets, targets, calibrators and training objectives.
+
+    Args:
+        families: Any of attacks, engines, targets, calibrators, objectives, models, data; all by default.
+    """
+    for family in families or tuple(FAMILIES):
+        if family not in FAMILIES:
+            raise unknown("list", family, list(FAMILIES))
+        module, _, name = FAMILIES[family].partition(":")
+        try:
+            members = getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError as error:
+            print(f"{family}: needs {error.name}; install it with `pip install 'rctk[host]'`")
+            continue
+        rows = [(key, _about(members, key)) for key in _names(members)]
+        table(family, ("name", "what it is"), rows)
+
+
+def _names(members: object) -> list[str]:
+    names: Callable[[], list[str]] | None = getattr(members, "names", None)
+    return names() if names is not None else sorted(members) if isinstance(members, Mapping) else []
+
+
+def _about(members: object, key: str) -> str:
+    member = members[key] if isinstance(members, Mapping) else None
+    if member is not None and hasattr(member, "what"):
+        return f"{member.what} [{member.where}]"
+    load: Callable[[str], object] | None = getattr(members, "load", None)
+    try:
+        loaded = load(key) if load is not None else member
+    except ModuleNotFoundError as error:
+        return f"needs {error.name}; install it with `pip install 'rctk[host]'`"
+    text = (getattr(loaded, "__doc__", None) or "").strip()
+    return text.splitlines()[0] if text else ""

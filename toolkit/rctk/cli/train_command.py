@@ -1,0 +1,105 @@
+"""``rctk train``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from cyclopts import Parameter
+from torch import nn
+
+from rctk.cli.flags import DataFlags, RecordFlags
+from rctk.data import Split, read_split
+from rctk.machine import machine_facts, versions
+from rctk.models import build_architecture
+from rctk.records import Record
+from rctk.train import Checkpoints, Epoch, TrainSettings, build_objective, draw_weights, train
+from rctk_export.input_spec import InputSpec
+
+NO_RECORD_FLAGS = RecordFlags()
+
+
+def train_(  # noqa: PLR0913  # every parameter is a flag
+    *,
+    arch: str,
+    data: DataFlags,
+    out: Annotated[Path, Parameter(name=("--out", "-o"))],
+    validation: str | None = None,
+    objective: str = "train.standard",
+    epochs: int = TrainSettings.epochs,
+    batch_size: int = TrainSettings.batch_size,
+    optimizer: Literal["sgd", "adamw"] = TrainSettings.optimizer,
+    lr: float = TrainSettings.lr,
+    schedule: Literal["cosine", "cyclic", "constant"] = TrainSettings.schedule,
+    weight_decay: float = TrainSettings.weight_decay,
+    augment: Literal["none", "crop", "crop-flip"] = TrainSettings.augment,
+    mean: str | None = None,
+    std: str | None = None,
+    records: Path = NO_RECORD_FLAGS.out,
+) -> None:
+    """Train a small classifier, plainly or adversarially, to a checkpoint.
+
+    The best epoch (by accuracy under PGD) is at --out and the last one beside it, both from the first epoch on.
+
+    Args:
+        arch: Built-in architecture, such as digits-cnn; see `rctk list models`.
+        data: Training images, such as digits:train.
+        out: Checkpoint file.
+        validation: Images that choose the best epoch; a tenth of the training images by default.
+        objective: What is minimised, such as train.standard or train.pgd_at:eps=0.15.
+        epochs: Passes over the training images.
+        batch_size: Images in a step.
+        optimizer: sgd or adamw.
+        lr: Largest learning rate.
+        schedule: cosine, cyclic or constant.
+        weight_decay: Weight decay.
+        augment: none, crop or crop-flip.
+        mean: Normalisation mean per channel.
+        std: Normalisation standard deviation per channel.
+        records: Folder whose records.jsonl the result is appended to.
+    """
+    split = read_split(data.data, samples=data.samples, seed=data.seed, download=data.download)
+    held = read_split(validation) if validation else split.sample(max(1, len(split) // 10), data.seed)
+    spec = InputSpec.parse("x".join(str(n) for n in split.images.shape[1:]), mean, std)
+    classes = split.classes or tuple(str(i) for i in range(int(split.labels.max()) + 1))
+    settings = TrainSettings(
+        objective=build_objective(objective),
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        lr=lr,
+        schedule=schedule,
+        weight_decay=weight_decay,
+        augment=augment,
+        seed=data.seed,
+    )
+    module = build_architecture(arch, classes=len(classes), input=spec)
+    draw_weights(module, torch.Generator().manual_seed(data.seed))
+    saver = Checkpoints(path=out, arch=arch, input=spec, classes=classes, then=_line(epochs))
+    history = train(module, split if validation else _without(split, held), held, settings, input=spec, progress=saver)
+    best = history.best
+    print(
+        f"best epoch {best.number}: clean {best.clean_accuracy:.1%}, under PGD {best.robust_accuracy:.1%}; saved {out}"
+    )
+    values = {"epochs": [asdict(epoch) for epoch in history.epochs], "samples": len(held)}
+    own = {**asdict(settings), "arch": arch, "data": split.name, "validation": held.name}
+    Record.of("train", {"name": out.name}, own, values, machine=machine_facts(), versions=versions()).append_to(records)
+
+
+def _line(epochs: int) -> Callable[[Epoch, nn.Module], None]:
+    def show(epoch: Epoch, _module: nn.Module) -> None:
+        text = f"loss {epoch.loss:.3f}  clean {epoch.clean_accuracy:.1%}  under PGD {epoch.robust_accuracy:.1%}"
+        best = "  best" if epoch.best else ""
+        print(f"epoch {epoch.number}/{epochs}  {text}  {epoch.seconds:.1f} s{best}", file=sys.stderr)
+
+    return show
+
+
+def _without(split: Split, held: Split) -> Split:
+    """Return the images of ``split`` that are not in ``held``."""
+    return split.take(np.flatnonzero(~np.isin(split.indices, held.indices)))

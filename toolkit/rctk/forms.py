@@ -1,0 +1,70 @@
+"""The forms of a deployment that can be attacked: float parent, twin, engine."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal, get_args
+
+from rctk.deployment import Deployment
+from rctk.evaluation.subjects import Subject
+from rctk_export.engine import Engine, Source
+from rctk_export.engines import ENGINES
+from rctk_export.registry import unknown
+
+Form = Literal["float", "twin", "engine"]
+FORMS: tuple[Form, ...] = get_args(Form)
+
+
+def check_forms(names: Sequence[str]) -> None:
+    """Refuse a form that does not exist, with the nearest one that does."""
+    for name in names:
+        if name not in FORMS:
+            raise unknown("form", name, list(FORMS))
+
+
+@contextmanager
+def open_forms(deployment: Deployment, forms: Sequence[str], engine: str) -> Iterator[list[Subject]]:
+    """Open each form once, for :func:`rctk.evaluation.suite.attack_subjects`.
+
+    Without torch (on a device) the float file runs in ``engine`` too, and nothing is differentiable.
+
+    Args:
+        deployment: From :func:`rctk.deployment.open_deployment`.
+        forms: ``float``, ``twin``, ``engine``; each at most once is opened.
+        engine: Member of the engine table with its settings, for the deployed file.
+    """
+    check_forms(forms)
+    with ExitStack() as stack:
+        opener = _Opener(deployment, engine, stack)
+        yield [getattr(opener, f"{form}_form")() for form in dict.fromkeys(forms)]
+
+
+class _Opener:
+    def __init__(self, deployment: Deployment, engine: str, stack: ExitStack) -> None:
+        self.deployment, self.engine, self.stack = deployment, engine, stack
+        self.torch = importlib.util.find_spec("torch") is not None and importlib.util.find_spec("onnx") is not None
+        self.shared_twin: Any = None
+
+    def float_form(self) -> Subject:
+        source = self.deployment.need_float()
+        opened = self._open("torch" if self.torch else self.engine, source)
+        return Subject(name="float", predict=opened.predict, model=getattr(opened, "module", None))
+
+    def twin_form(self) -> Subject:
+        twin = self._twin()
+        return Subject(name="twin", predict=twin.predict, model=twin.module)
+
+    def engine_form(self) -> Subject:
+        opened = self._open(self.engine, self.deployment.deployed)
+        model = getattr(opened, "module", None) or (self._twin().module if self.torch else None)
+        return Subject(name="engine", predict=opened.predict, model=model)
+
+    def _twin(self) -> Any:
+        if self.shared_twin is None:
+            self.shared_twin = self._open("twin", self.deployment.deployed)
+        return self.shared_twin
+
+    def _open(self, engine: str, source: Source) -> Engine:
+        return self.stack.enter_context(ENGINES.build(engine).open(source))
