@@ -142,6 +142,14 @@ def test_other_work_on_the_machine_shows_as_a_difference_of_the_two_speedups(sou
     assert busy(disturbed)
 
 
+def test_a_long_tail_shows_other_work_too():
+    quiet = {"speedup": 2.0, "cpu_speedup": 2.1, "median_ms": 1.0, "p90_ms": 1.9}
+    assert not busy(quiet)
+    assert busy({**quiet, "p90_ms": 2.1})
+    assert busy({**quiet, "cpu_speedup": 2.3})
+    assert busy({**quiet, "cpu_speedup": 1.8})
+
+
 def test_calls_are_spread_over_the_rounds_and_none_is_lost(source):
     for calls, rounds in [(7, 3), (2, 10), (1, 1)]:
         assert (
