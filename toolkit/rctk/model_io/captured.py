@@ -19,7 +19,7 @@ class CapturedModule(nn.Module):
 
     def __init__(self, program: ExportedProgram) -> None:
         super().__init__()
-        self.graph = program.module()
+        self.program = program.module()  # not `graph`, which torch.fx uses itself
         self.training = False
 
     def train(self, mode: bool = True) -> CapturedModule:  # noqa: ARG002  a captured graph has one mode
@@ -28,7 +28,7 @@ class CapturedModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images ``(N, C, H, W)`` to logits ``(N, K)``."""
-        return self.graph(x)  # type: ignore[no-any-return]
+        return self.program(x)  # type: ignore[no-any-return]
 
 
 def read_pt2(path: Path, spec: InputSpec | None) -> CapturedModule:

@@ -12,6 +12,8 @@ Form = Literal["pickle", "torchscript", "pt2", "safetensors"]
 """``pickle`` stands for everything that ``torch.save`` writes, state dicts included."""
 
 MAKE_ONE = "give a file written by torch.save, torch.jit.save, torch.export.save or safetensors"
+TORCH_MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
+"""The first number in files that torch wrote before version 1.6."""
 BOMB_RATIO = 50
 """torch stores its records uncompressed; an archive that grows more than this while unpacking is not torch's."""
 
@@ -23,8 +25,12 @@ def form_of(path: Path) -> Form:
         raise ModelError(f"{path} is an ONNX file, not a PyTorch model; `rctk export` and the engines take it as it is")
     if head.startswith(b"PK"):
         return _zip_form(path, size)
-    if head[:1] == b"\x80" and head[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"}:  # a pickle and its protocol
+    if head[:1] == b"\x80" and TORCH_MAGIC in head:
         return "pickle"
+    if head[:1] == b"\x80" and head[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"}:  # a pickle and its protocol
+        raise ModelError(
+            f"{path} is a pickle that torch.save did not write; write it with torch.save(model.state_dict())"
+        )
     if head[8:9] == b"{":
         return "safetensors"
     raise ModelError(f"{path} is not a model file: it begins with {head[:8]!r}; {MAKE_ONE}")
@@ -35,7 +41,7 @@ def _head(path: Path) -> tuple[bytes, int]:
         raise ModelError(f"{path} is a folder, expected a model file; name the file in it")
     try:
         with path.open("rb") as file:
-            head = file.read(16)
+            head = file.read(32)
         size = path.stat().st_size
     except FileNotFoundError as error:
         raise ModelError(f"there is no model file {path}; check the path") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def read_pickle(path: Path, *, trust_pickle: bool) -> Any:
     unpickled as it asks, which may run any code.
     """
     try:
-        with torch.serialization.safe_globals(HARMLESS):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(HARMLESS):
+            warnings.simplefilter("ignore")  # about the pickle protocol; what cannot be read is an error below
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))

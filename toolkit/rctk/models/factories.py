@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from rctk.models.shapes import IMAGENET, Shape
 from rctk_kernels.errors import ModelError
 
 Factory = Callable[..., Any]
@@ -60,7 +61,7 @@ def _torchvision(get_model: Factory, name: str, /, *, num_classes: int = 1000) -
     return get_model(name, weights=None, num_classes=num_classes)
 
 
-def _timm(create_model: Factory, name: str, /, *, num_classes: int = 1000, image_shape: tuple[int, int, int]) -> Any:
+def _timm(create_model: Factory, name: str, /, *, num_classes: int = 1000, image_shape: Shape = IMAGENET) -> Any:
     return create_model(name, pretrained=False, num_classes=num_classes, in_chans=image_shape[0])
 
 

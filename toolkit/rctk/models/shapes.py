@@ -10,6 +10,7 @@ Shape = tuple[int, int, int]
 CIFAR: Shape = (3, 32, 32)
 MNIST: Shape = (1, 28, 28)
 DIGITS: Shape = (1, 8, 8)
+IMAGENET: Shape = (3, 224, 224)
 
 
 def pooled(size: int) -> int:
