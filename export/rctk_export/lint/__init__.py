@@ -15,6 +15,8 @@ from rctk_export.onnx_files import uses_external_data
 from rctk_export.registry import unknown
 from rctk_kernels.errors import LintError
 
+__all__ = ["TARGETS", "Finding", "Rule", "lint", "require_clean"]
+
 TARGETS: Mapping[str, Sequence[Rule]] = {
     "tensorrt": TENSORRT_RULES,
     "cpu-mirror": MIRROR_RULES,
