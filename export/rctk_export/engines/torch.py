@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
 
 import numpy as np
 import torch
+from onnx import TensorProto, ValueInfoProto
 
-from rctk_export.batching import checked, checked_logits
+from rctk_export.batching import End, checked, checked_logits, one_input_one_output, pixels
 from rctk_export.engine import Source
 from rctk_export.input_spec import FloatNCHW, FloatNK
+from rctk_export.onnx_files import load_onnx
 from rctk_export.onnx_module import OnnxModule
-from rctk_kernels.errors import EngineError, EngineUnavailableError, OptionError
+from rctk_kernels.errors import EngineError, EngineUnavailableError, GraphError, OptionError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +37,33 @@ class Torch:
 
     def open(self, source: Source) -> ModuleEngine:
         """Load ``source``; :class:`~rctk_kernels.errors.EngineUnavailableError` where the device is missing."""
-        device = available(self.device)
-        return ModuleEngine(OnnxModule(source.path).to(device), source, threads=self.threads)
+        return ModuleEngine(source, device=self.device, threads=self.threads)
 
 
 @final
 class ModuleEngine:
     """An :class:`OnnxModule` as an engine; see :class:`rctk_export.engine.Engine`."""
 
-    def __init__(self, module: OnnxModule, source: Source, *, threads: int = 0) -> None:
-        self._module: OnnxModule | None = module.eval().requires_grad_(requires_grad=False)
-        self._spec, self._threads = source.input, threads
-        self._device = next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+    def __init__(
+        self,
+        source: Source,
+        *,
+        device: str = "cpu",
+        threads: int = 0,
+        mode: Literal["fast", "exact"] = "fast",
+        ste: Literal["clipped", "identity"] = "clipped",
+    ) -> None:
+        self._spec, self._threads, self._device = source.input, threads, available(device)
+        try:
+            model = load_onnx(source.path)
+        except GraphError as error:
+            raise EngineError(str(error)) from error
+        stored = {tensor.name for tensor in model.graph.initializer}
+        inputs = [_end(value) for value in model.graph.input if value.name not in stored]
+        entry, _ = one_input_one_output(source.path.name, inputs, [_end(v) for v in model.graph.output], source.input)
+        self._feeds_pixels = entry.kind == "uint8"
+        module = OnnxModule(model, mode=mode, ste=ste).to(self._device).eval()
+        self._module: OnnxModule | None = module.requires_grad_(requires_grad=False)
 
     def __enter__(self) -> ModuleEngine:
         return self
@@ -63,10 +80,17 @@ class ModuleEngine:
 
     def predict(self, images: FloatNCHW) -> FloatNK:
         """Classify a batch; see :class:`rctk_export.engine.Engine`."""
-        batch = torch.from_numpy(np.array(checked(images, self._spec)))  # a copy: the caller's array may be read-only
+        images = checked(images, self._spec)
+        feed = torch.from_numpy(
+            pixels(images) if self._feeds_pixels else np.array(images)
+        )  # the caller keeps its array
         module = self.module
-        with _threads(self._threads), torch.inference_mode():
-            logits = module(batch.to(self._device))
+        try:
+            with _threads(self._threads), torch.inference_mode():
+                logits = module(feed.to(self._device))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:400]
+            raise EngineError(f"PyTorch failed on a batch of {len(images)}: {reason}") from error
         return checked_logits(logits.cpu().numpy(), len(images))
 
 
@@ -98,3 +122,11 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _end(value: ValueInfoProto) -> End:
+    tensor = value.type.tensor_type
+    word = TensorProto.DataType.Name(tensor.elem_type).lower()
+    sizes = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
+    kind = "float32" if word == "float" else word
+    return End(value.name, kind, sizes if tensor.HasField("shape") else None)

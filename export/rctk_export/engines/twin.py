@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rctk_export.engine import Source
-from rctk_export.engines.torch import ModuleEngine, available
-from rctk_export.onnx_module import OnnxModule
+from rctk_export.engines.torch import ModuleEngine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,5 +26,4 @@ class Twin:
 
     def open(self, source: Source) -> ModuleEngine:
         """Load ``source``; :class:`~rctk_kernels.errors.EngineUnavailableError` where the device is missing."""
-        device = available(self.device)
-        return ModuleEngine(OnnxModule(source.path, mode=self.mode, ste=self.ste).to(device), source)
+        return ModuleEngine(source, device=self.device, mode=self.mode, ste=self.ste)
