@@ -1,0 +1,80 @@
+import pytest
+import torch
+from torch import nn
+
+from rctk.models import build_architecture
+from rctk.train import TrainSettings, draw_weights
+from rctk.train.augment import crop, flip
+from rctk.train.normalised import Normalised
+from rctk.train.schedule import lr_share
+from rctk_export.input_spec import InputSpec
+from rctk_kernels.errors import OptionError
+
+
+def test_normalised_subtracts_and_divides_per_channel():
+    spec = InputSpec(channels=2, height=1, width=1, mean=(0.5, 0.25), std=(0.5, 0.25))
+    model = Normalised(nn.Flatten(), spec)
+    assert model(torch.tensor([[[[1.0]], [[0.0]]]])).tolist() == [[1, -1]]
+    assert not model.state_dict()
+
+
+def test_a_crop_shifts_an_image_and_fills_with_zeros():
+    x = torch.arange(1.0, 10.0).reshape(1, 1, 3, 3).repeat(200, 1, 1, 1)
+    cropped = crop(x, torch.Generator().manual_seed(0), padding=1)
+    padded = torch.zeros(5, 5)
+    padded[1:4, 1:4] = x[0, 0]
+    windows = {tuple(padded[i : i + 3, j : j + 3].flatten().tolist()) for i in range(3) for j in range(3)}
+    assert {tuple(image.flatten().tolist()) for image in cropped} == windows  # all nine, and nothing else
+
+
+def test_a_flip_mirrors_about_half_of_the_images():
+    x = torch.tensor([[[[1.0, 2.0]]]]).repeat(1000, 1, 1, 1)
+    first = flip(x, torch.Generator().manual_seed(0))[:, 0, 0, 0]
+    assert set(first.tolist()) == {1, 2}
+    assert 420 < (first == 2).sum() < 580  # five standard deviations of a fair coin
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shares"),
+    [("constant", [1, 1, 1, 1]), ("cosine", [1, 0.75, 0.5, 0]), ("cyclic", [0, 5 / 6, 5 / 6, 0])],
+)
+def test_learning_rates_at_known_points(schedule, shares):
+    assert [lr_share(schedule, done) for done in (0, 1 / 3, 0.5, 1)] == pytest.approx(shares)
+
+
+def test_an_unknown_schedule_is_refused():
+    with pytest.raises(OptionError, match="choose from constant, cosine, cyclic"):
+        lr_share("linear", 0.5)
+
+
+def test_drawn_weights_depend_on_the_seed_alone_and_have_torchs_distribution():
+    def drawn(seed):
+        module = build_architecture("digits-cnn", classes=10, input=None)
+        draw_weights(module, torch.Generator().manual_seed(seed))
+        return module.state_dict()
+
+    first, again, other = drawn(0), drawn(0), drawn(1)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not any(torch.equal(first[key], other[key]) for key in first)
+    weight = first[
+        "5.weight"
+    ]  # 512 inputs: uniform within 1 / sqrt(512), whose standard deviation is that over sqrt(3)
+    assert weight.abs().max() <= 512**-0.5
+    assert weight.std().item() == pytest.approx((512 * 3) ** -0.5, rel=0.01)
+
+
+def test_drawing_weights_resets_batchnorm():
+    module = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.BatchNorm2d(2))
+    module[1].weight.data.fill_(7)
+    module[1].running_var.fill_(7)
+    draw_weights(module, torch.Generator())
+    assert module[1].weight.tolist() == module[1].running_var.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"epochs": 0}, {"lr": 0}, {"lr": float("nan")}, {"momentum": 1}, {"validation_eps": 2}, {"crop_padding": -1}],
+)
+def test_settings_without_sense_are_refused(bad):
+    with pytest.raises(OptionError):
+        TrainSettings(**bad)
