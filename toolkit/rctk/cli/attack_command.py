@@ -74,7 +74,16 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
             )
         settings = {**asdict(budget), "data": split.name, "fingerprint": split.fingerprint, "engine": engine}
         append_attacks(result, deployment, {**settings, **result.settings}, records.out)
-    columns = ("attacked", "attack", "crafted on", "clean", "robust (95 % interval)", "queries", "passes fwd/bwd", "s")
+    columns = (
+        "attacked",
+        "attack",
+        "crafted on",
+        "broken of tried",
+        "accuracy (95 %)",
+        "queries",
+        "passes fwd/bwd",
+        "s",
+    )
     table(f"{deployment.name} on {len(split)} images of {split.name}, {budget}", columns, attack_rows(result))
     for note in result.notes:
         print(f"note: {note}")

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rctk.cli.console import Bars, size, table
 from rctk.cli.flags import InputFlags, RecordFlags
 from rctk.deployment import Deployment, open_deployment
-from rctk.machine import machine_facts, versions
+from rctk.machine import load_average, machine_facts, versions
 from rctk.measure.bench import BenchSettings, Contender, bench, busy, fastest
 from rctk.records import Record
 from rctk_export.input_spec import FloatNCHW
@@ -129,5 +129,5 @@ def _show(
     )
     title = f"{deployment.name} in {contenders[0].engine}, batch {settings.batch}, {settings.threads} thread(s)"
     table(title, columns, rows)
-    if settings.threads == 1 and any(busy(values) for values in results):
-        print("note: wall and CPU times disagree by more than 10 %: the machine was busy, repeat the run")
+    if any(busy(values) for values in results):
+        print(f"note: other work disturbed this run (load {load_average()[0]:.1f}); repeat it on a quiet machine")

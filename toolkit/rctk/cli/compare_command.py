@@ -106,6 +106,6 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
         f"{deployment.name} {deployment.deployed.target}".strip(),
         junit=junit,
         summary=summary or default_summary(os.environ),
-        json_file=json,
+        json=json,
     )
     return comparison.exit_code

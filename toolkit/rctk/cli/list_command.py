@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Mapping
 
 from rctk.cli.console import table
@@ -52,5 +53,6 @@ def _about(members: object, key: str) -> str:
         loaded = load(key) if load is not None else member
     except ModuleNotFoundError as error:
         return f"needs {error.name}; install it with `pip install 'rctk[host]'`"
-    text = (getattr(loaded, "__doc__", None) or "").strip()
-    return text.splitlines()[0] if text else ""
+    described = getattr(loaded, "func", loaded)  # a partial speaks through its function
+    text = (getattr(described, "__doc__", None) or "").strip()
+    return re.sub(r":\w+:`([^`]*)`", r"\1", text.splitlines()[0]).replace("``", "") if text else ""

@@ -1,0 +1,92 @@
+"""``rctk inspect``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_module
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from rctk.cli.console import share, size, table
+from rctk.inspection import Description, FileRow, GraphFacts, describe
+
+
+def inspect_(
+    path: Path, *, target: str = "", layers: bool = False, json: Annotated[bool, Parameter(negative=())] = False
+) -> None:
+    """Show what is in a bundle or an ONNX file: files, layers, what stayed float and why, and rule violations.
+
+    Args:
+        path: Bundle folder or .onnx file.
+        target: Look into this target's int8 file; for a bare file, lint it by this target's rules.
+        layers: List every layer.
+        json: Print JSON instead of tables.
+    """
+    found = describe(path, target)
+    if json:
+        print(json_module.dumps(found.as_dict(), indent=2, default=str))
+        return
+    _head(found)
+    columns = (
+        "file",
+        "role",
+        "size",
+        "int8 / layers",
+        "float when optimised",
+        "parameters",
+        "MACs",
+        "agreement",
+        "SHA-256",
+    )
+    table("files", columns, [_file(file) for file in found.files])
+    for file in found.files:
+        if file.graph is not None:
+            _graph(file.name, file.graph, every_layer=layers)
+
+
+def _head(found: Description) -> None:
+    print(f"{found.name}  {found.sha256[:16]}  {found.created}".rstrip())
+    if found.input is not None:
+        spec = found.input
+        shape = "x".join(str(n) for n in spec.shape)
+        normalisation = f"mean {spec.mean}, std {spec.std} inside" if spec.normalises else "no normalisation"
+        print(f"input {shape} in [0, 1], {normalisation}; {len(found.classes)} classes")
+    for title, facts in (("model", found.model), ("calibration", found.calibration), ("made with", found.versions)):
+        if facts:
+            print(f"{title}: " + ", ".join(f"{key} {_short(value)}" for key, value in facts.items() if value != ""))
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text[:12] if len(text) == 64 else text  # a hash
+
+
+def _file(file: FileRow) -> tuple[str, ...]:
+    graph, agreement = file.graph, file.agreement
+    counts = "-" if graph is None else f"{graph.integer_layers} / {len(graph.layers)}"
+    floats = "-" if graph is None or graph.runs_in_float is None else str(len(graph.runs_in_float))
+    macs = "-" if graph is None or graph.macs is None else f"{graph.macs:,}"
+    agrees = f"clean {share(agreement['clean'])}, adversarial {share(agreement['adversarial'])}" if agreement else "-"
+    parameters = "-" if graph is None else f"{graph.parameters:,}"
+    role = f"{file.role} {file.target}".strip()
+    return file.name, role, size(file.size_bytes), counts, floats, parameters, macs, agrees, file.sha256[:12]
+
+
+def _graph(name: str, graph: GraphFacts, *, every_layer: bool) -> None:
+    operators = ", ".join(f"{count} {operator}" for operator, count in graph.operators.items())
+    print(f"\n{name}: opset {graph.opset}; {', '.join(graph.inputs)} -> {', '.join(graph.outputs)}")
+    print(f"  {operators}")
+    shown = [row for row in graph.layers if every_layer or (graph.linted_for and row.reason)]
+    if shown:
+        columns = [field.name for field in dataclasses.fields(shown[0])]
+        table("layers" if every_layer else "layers in float", columns, [dataclasses.astuple(row) for row in shown])
+    if graph.runs_in_float:
+        print(f"  ONNX Runtime runs in float after optimisation: {', '.join(graph.runs_in_float)}")
+    for finding in graph.findings:
+        print(f"  {finding.severity} {finding.rule} at {finding.node}: {finding.message}; {finding.remedy}")
+    if graph.linted_for and not graph.findings:
+        print(f"  keeps every rule of target {graph.linted_for}")
+    for remark in graph.remarks:
+        print(f"  {remark}")
