@@ -68,7 +68,8 @@ def float_layers(optimised: onnx.ModelProto) -> list[str]:
         >>> float_layers(onnx.helper.make_model(graph))
         ['fc']
     """
-    return [label(node) for node in optimised.graph.node if node.op_type in FLOAT_OPERATORS]
+    floats = [label(node) for node in optimised.graph.node if node.op_type in FLOAT_OPERATORS]
+    return [name.removeprefix("fused ") for name in floats]  # what it prefixes when it takes in an activation
 
 
 def fusion_report(
