@@ -90,7 +90,7 @@ def stage(inputs: int, outputs: int, stride: int, shortcut: Shortcut, blocks: in
 def cifar_resnet(
     *, classes: int = 10, image_shape: Shape = CIFAR, depth: int = 20, shortcut: Shortcut = "padded"
 ) -> nn.Module:
-    """Make a residual network for small images of any size.
+    """Make a residual network of 6n + 2 layers for small images; with ``-b``, shortcuts are projections.
 
     Args:
         classes: ``K``.

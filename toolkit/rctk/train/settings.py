@@ -39,7 +39,7 @@ class TrainSettings:
     batch_size: int = 128
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.1
-    schedule: Literal["cosine", "cyclic", "constant"] = "cosine"
+    schedule: Literal["cosine", "cyclic", "constant"] = "cyclic"
     momentum: float = 0.9
     weight_decay: float = 5e-4
     augment: Literal["none", "crop", "crop-flip"] = "none"
