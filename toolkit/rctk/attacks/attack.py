@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,10 @@ from rctk.threat import ThreatModel
 from rctk_export.input_spec import FloatNCHW, FloatNK
 
 Predict: TypeAlias = Callable[[FloatNCHW], FloatNK]
-"""Images in [0, 1] to logits; usually the ``predict`` of an engine."""
+"""Images in [0, 1] to logits that the caller owns; usually the ``predict`` of an engine."""
 Rows: TypeAlias = npt.NDArray[np.int64]
 """Positions ``(n,)`` of images within the batch that an attack was given."""
+FloatN: TypeAlias = npt.NDArray[np.float32]
 Kind: TypeAlias = Literal["gradient", "query"]
 
 
@@ -86,32 +87,35 @@ def kind(attack: Attack) -> Kind:
     return attack.kind
 
 
-@runtime_checkable
-class Ledger(Protocol):
-    """A ``predict`` that books each query to the image it is about."""
+class Answer(NamedTuple):
+    """What the model under attack says about candidates.
 
-    def book(self, rows: Rows) -> None:
-        """Say which images the next query is about."""
-        ...
+    Attributes:
+        margin: ``(n,)``; true logit minus the largest other one.
+        broken: ``(n,)`` bool; the predicted class is not the true one. A tie, with margin 0, is decided by the
+            model's own argmax and is no success by itself.
+    """
 
-
-def ask(predict: Predict, images: FloatNCHW, rows: Rows) -> FloatNK:
-    """Query ``predict`` about ``images``, the candidates for positions ``rows``; ``(n, K)`` logits."""
-    ledger: object = predict
-    if isinstance(ledger, Ledger):
-        ledger.book(rows)
-    return predict(images)
+    margin: FloatN
+    broken: npt.NDArray[np.bool_]
 
 
-def margin(logits: FloatNK, y: Labels) -> FloatNK:
-    """Return the true logit minus the largest other one, ``(N,)``; negative where the image is misclassified.
+def ask(predict: Predict, images: FloatNCHW, y: Labels, rows: Rows) -> Answer:
+    """Query ``predict`` about candidates ``images`` ``(n, C, H, W)`` for positions ``rows``, whose labels are ``y``.
+
+    A ``predict`` that has a method ``book(rows)``, as the judge's has, is told which images the query is about.
 
     Example:
-        >>> margin(np.array([[3.0, 1.0, 2.0]], dtype=np.float32), np.array([0]))
-        array([1.], dtype=float32)
+        >>> images, rows = np.zeros((2, 1, 1, 1), dtype=np.float32), np.arange(2)
+        >>> ask(lambda _: np.array([[3.0, 1.0, 2.0], [0.0, 0.0, -1.0]]), images, np.array([0, 1]), rows)
+        Answer(margin=array([1., 0.]), broken=array([False,  True]))
     """
-    rows = np.arange(len(logits))
+    book = getattr(predict, "book", None)
+    if book is not None:
+        book(rows)
+    logits = predict(images)
+    broken = logits.argmax(axis=1) != y
+    every = np.arange(len(logits))
     others = logits.copy()
-    others[rows, y] = -np.inf
-    result: FloatNK = logits[rows, y] - others.max(axis=1)
-    return result
+    others[every, y] = -np.inf
+    return Answer(margin=logits[every, y] - others.max(axis=1), broken=broken)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from rctk.attacks.attack import Kind, Predict, ask, margin
+from rctk.attacks.attack import Kind, Predict, ask
 from rctk.attacks.draws import base_seed, image_seeds, noise_l2, uniform
 from rctk.data.split import Labels
 from rctk.threat import ThreatModel
@@ -52,12 +52,11 @@ class Noise:
             if not len(rows):
                 break
             candidate = threat.project(x[rows] + _perturbation(seeds[rows], x.shape[1:], threat, attempt), x[rows])
-            logits = ask(predict, candidate, rows)
-            m, broken = margin(logits, y[rows]), logits.argmax(axis=1) != y[rows]
-            better = (m < smallest[rows]) | broken
+            answer = ask(predict, candidate, y[rows], rows)
+            better = (answer.margin < smallest[rows]) | answer.broken
             out[rows[better]] = candidate[better]
-            smallest[rows[better]] = m[better]
-            rows = rows[~broken]
+            smallest[rows[better]] = answer.margin[better]
+            rows = rows[~answer.broken]
         return out
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from rctk.attacks import square_moves
-from rctk.attacks.attack import Kind, Predict, ask, margin
+from rctk.attacks.attack import Kind, Predict, ask
 from rctk.attacks.draws import base_seed, image_seeds, words
 from rctk.data.split import Labels
 from rctk.threat import ThreatModel
@@ -56,7 +57,7 @@ class Square:
     def area(self, query: int) -> float:
         """Return the share of the image that the square of query number ``query`` covers."""
         scaled = int(query / self.queries * 10_000)
-        return float(self.p_init / 2 ** np.searchsorted(HALVINGS, scaled, side="left"))
+        return self.p_init / (1 << bisect_left(HALVINGS, scaled))
 
     def __call__(
         self, predict: Predict, x: FloatNCHW, y: Labels, threat: ThreatModel, rng: np.random.Generator
@@ -64,11 +65,11 @@ class Square:
         """Return for every image the candidate with the smallest margin; a broken image leaves at once."""
         moves = square_moves.MOVES[threat.norm]
         eps, shape = np.float32(threat.eps), x.shape[1:]
+        x = np.ascontiguousarray(x)
         out, rows = x.copy(), np.arange(len(x))
         seeds = image_seeds(x, base_seed(rng))
         current = moves.start(x, seeds, eps)
-        logits = ask(predict, current, rows)
-        smallest, broken = margin(logits, y), logits.argmax(axis=1) != y
+        smallest, broken = ask(predict, current, y, rows)
         for query in range(1, self.queries):
             if broken.any():
                 out[rows[broken]] = current[broken]
@@ -78,11 +79,10 @@ class Square:
             if not len(rows):
                 return out
             draws = words(seeds, moves.draws * query, moves.draws)
-            candidate = moves.propose(current, x, moves.side(self.area(query - 1), shape), draws, eps)
-            logits = ask(predict, candidate, rows)
-            found, broken = margin(logits, y), logits.argmax(axis=1) != y
-            better = (found < smallest) | broken
-            current[better] = candidate[better]
-            smallest[better] = found[better]
+            candidate, settle = moves.propose(current, x, moves.side(self.area(query - 1), shape), draws, eps)
+            margin, broken = ask(predict, candidate, y, rows)
+            better = (margin < smallest) | broken
+            settle(better)
+            smallest = np.where(better, margin, smallest)
         out[rows] = current
         return out

@@ -6,16 +6,20 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.stride_tricks import as_strided
 
 from rctk.attacks.draws import Words, below, uniform, words
 from rctk_export.input_spec import FloatNCHW
 
+WORD = 64
+_SHIFTS = np.arange(WORD, dtype=np.uint64)
 _START = 2**40  # stream of the start, far from those of the moves
+
+
+Settle: TypeAlias = Callable[[npt.NDArray[np.bool_]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,29 +29,29 @@ class Moves:
     Attributes:
         start: ``(x, seeds, eps)`` to first candidates.
         side: ``(area, (C, H, W))`` to the side of the square in pixels.
-        propose: ``(current, x, side, draws, eps)`` to next candidates.
+        propose: ``(current, x, side, draws, eps)`` to next candidates, and a function that is told which of
+            them, ``(N,)`` bool, are to stay in ``current``. Until then ``current`` is not to be used.
         draws: Random words per image and move.
     """
 
     start: Callable[[FloatNCHW, Words, np.float32], FloatNCHW]
     side: Callable[[float, tuple[int, ...]], int]
-    propose: Callable[[FloatNCHW, FloatNCHW, int, Words, np.float32], FloatNCHW]
+    propose: Callable[[FloatNCHW, FloatNCHW, int, Words, np.float32], tuple[FloatNCHW, Settle]]
     draws: int
 
 
 def windows(images: FloatNCHW, side: int) -> npt.NDArray[np.float32]:
-    """Return all ``side`` x ``side`` windows as a view ``(N, C, H - side + 1, W - side + 1, side, side)``."""
+    """Return all windows of C-contiguous images as a view ``(N, C, H - side + 1, W - side + 1, side, side)``."""
     n, c, h, w = images.shape
-    strides = images.strides
-    shape = (n, c, h - side + 1, w - side + 1, side, side)
-    return as_strided(images, shape, strides + strides[2:])
+    shape, strides = (n, c, h - side + 1, w - side + 1, side, side), images.strides
+    return np.ndarray(shape, images.dtype, images, 0, strides + strides[2:])  # as as_strided, in a tenth of its time
 
 
-def signs(draws: Words, channels: int) -> npt.NDArray[np.float32]:
-    """Return -1 or 1 per image and channel, ``(N, channels, 1, 1)``, from one word per 64 channels."""
-    shifts = np.arange(channels, dtype=np.uint64) % np.uint64(64)
-    bits: Words = (draws[:, np.arange(channels) // 64] >> shifts) & np.uint64(1)
-    return (bits.astype(np.float32) * 2 - 1)[:, :, None, None]
+def signs(draws: Words, channels: int, size: np.float32) -> npt.NDArray[np.float32]:
+    """Return ``-size`` or ``size`` per image and channel, ``(N, channels, 1, 1)``, from one word per image."""
+    many = draws[:, None] if channels <= WORD else words(draws, 0, -(-channels // WORD)).repeat(WORD, axis=1)
+    bits = (many[:, :channels] >> _SHIFTS[np.arange(channels) % WORD]) & np.uint64(1)
+    return np.where(bits, size, -size)[:, :, None, None]
 
 
 def _places(draws: Words, h: int, w: int, side: int) -> tuple[Any, ...]:
@@ -71,24 +75,35 @@ def side_linf(area: float, shape: tuple[int, ...]) -> int:
     return min(max(round(math.sqrt(area * h * w)), 1), h, w)
 
 
-def propose_linf(current: FloatNCHW, x: FloatNCHW, side: int, draws: Words, eps: np.float32) -> FloatNCHW:
-    """Paint one square per image with ``x - eps`` or ``x + eps``, per channel; ``draws`` is ``(N, 2)``."""
+def propose_linf(
+    current: FloatNCHW, x: FloatNCHW, side: int, draws: Words, eps: np.float32
+) -> tuple[FloatNCHW, Settle]:
+    """Paint one square per image with ``x - eps`` or ``x + eps``, per channel; ``draws`` is ``(N, 2)``.
+
+    Works in place: the candidates are ``current`` itself until it is settled which squares stay.
+    """
     _, c, h, w = x.shape
-    place = _places(draws[:, 0], h, w, side)
-    candidate = current.copy()
-    view = windows(candidate, side)
-    original, colour = windows(x, side)[place], signs(_spread(draws[:, 1], c), c) * eps
-    square = np.clip(original + colour, 0, 1)
-    idle = (square == view[place]).all(axis=(1, 2, 3))
+    place = every, _, top, left = _places(draws[:, 0], h, w, side)
+    view = windows(current, side)
+    before, original = view[place], windows(x, side)[place]
+    colour = signs(draws[:, 1], c, eps)
+    square = _clipped(original + colour)
+    idle = (square == before).reshape(len(x), -1).all(axis=1)
     if idle.any():
-        square[idle] = np.clip(original[idle] - colour[idle], 0, 1)
+        square[idle] = _clipped(original[idle] - colour[idle])
     view[place] = square
-    return candidate
+
+    def settle(kept: npt.NDArray[np.bool_]) -> None:
+        back = ~kept
+        view[every[back], :, top[back], left[back]] = before[back]
+
+    return current, settle
 
 
-def _spread(draws: Words, channels: int) -> Words:
-    """Return enough words for ``channels`` independent signs, ``(N, W)``."""
-    return draws[:, None] if channels <= 64 else words(draws, 0, -(-channels // 64))
+def _clipped(images: FloatNCHW) -> FloatNCHW:
+    """Clip to [0, 1] in place."""
+    np.maximum(images, np.float32(0), out=images)
+    return np.minimum(images, np.float32(1), out=images)
 
 
 def start_l2(x: FloatNCHW, seeds: Words, eps: np.float32) -> FloatNCHW:
@@ -114,7 +129,7 @@ def side_l2(area: float, shape: tuple[int, ...]) -> int:
     return min(side + 1 - side % 2, h, w)
 
 
-def propose_l2(current: FloatNCHW, x: FloatNCHW, side: int, draws: Words, eps: np.float32) -> FloatNCHW:
+def propose_l2(current: FloatNCHW, x: FloatNCHW, side: int, draws: Words, eps: np.float32) -> tuple[FloatNCHW, Settle]:
     """Move the mass of a second window, and what the budget has left, into a first one; ``draws`` is ``(N, 3)``."""
     _, c, h, w = x.shape
     first, second = _places(draws[:, 0], h, w, side), _places(draws[:, 1], h, w, side)
@@ -128,11 +143,16 @@ def propose_l2(current: FloatNCHW, x: FloatNCHW, side: int, draws: Words, eps: n
     view[second] = 0
     turned = (draws[:, 2] >> np.uint64(63)).astype(bool)[:, None, None, None]
     tile = bump(side)
-    shape = np.where(turned, tile.T, tile) * signs(_spread(words(draws[:, 2], 0, 1)[:, 0], c), c)
+    shape = np.where(turned, tile.T, tile) * signs(words(draws[:, 2], 0, 1)[:, 0], c, np.float32(1))
     shape = shape + old / np.maximum(np.sqrt(_squares(old)), np.float32(1e-12))
     length = np.maximum(np.sqrt(_squares(shape)), np.float32(1e-12))
     view[first] = shape / length * np.sqrt(unused / c + mass)
-    return _at_length(x, delta, eps)
+    candidate = _at_length(x, delta, eps)
+
+    def settle(kept: npt.NDArray[np.bool_]) -> None:
+        current[kept] = candidate[kept]
+
+    return candidate, settle
 
 
 def _squares(delta: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
