@@ -168,14 +168,14 @@ def _check_keep_float(graph: Graph, names: Sequence[str]) -> None:
 def _quantized(target: str, model: onnx.ModelProto, plan: Plan, ranges: Ranges) -> Quantized:
     written = write_qdq(model, plan, ranges)
     onnx.checker.check_model(written, full_check=True)
-    require_clean(written, target)
+    require_clean(written, target, [kept.name for kept in plan.kept_float])
     return Quantized(target=target, model=written, plan=plan, facts=_plan_facts(plan, ranges))
 
 
 def _mirrored(item: Quantized) -> Quantized:
     written = mirror(item.model)
     onnx.checker.check_model(written, full_check=True)
-    require_clean(written, MIRROR)
+    require_clean(written, MIRROR, [kept.name for kept in item.plan.kept_float])
     return Quantized(target=MIRROR, model=written, plan=item.plan, facts=item.facts)
 
 
