@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import struct
 import warnings
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -13,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from rctk.data.source import Pixels
+from rctk.data.source import Pixels, refuse_damage
 from rctk_export.input_spec import InputSpec
 from rctk_kernels.errors import DataError
 
@@ -21,8 +19,6 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".webp", 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "TIFF")  # whatever the file's name says; others can start programs
 MAX_PIXELS = 64 * 2**20
 MODES = {1: "L", 3: "RGB"}
-DAMAGE = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, struct.error, zlib.error)
-"""What Pillow's decoders are known to raise on damaged files."""
 
 Fit = Literal["crop", "stretch"]
 """How a picture gets another shape: its shorter side is scaled and its centre cut out, or both sides are scaled."""
@@ -55,13 +51,8 @@ def read_pictures(paths: Sequence[Path], spec: InputSpec | None, fit: Fit) -> Pi
 def _read(path: Path, mode: str, size: tuple[int, int] | None, fit: Fit) -> npt.NDArray[np.uint8]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # sizes are checked below; what Pillow says about metadata changes no pixel
-        try:
-            with Image.open(path, formats=FORMATS) as picture:
-                return _pixels(path, picture, mode, size, fit)
-        except Image.DecompressionBombError as error:
-            raise DataError(f"{path} is refused: {error}; remove it or store it smaller") from error
-        except DAMAGE as error:
-            raise DataError(f"{path} is no readable picture ({error}); remove it or get it again") from error
+        with refuse_damage(path, "picture", "remove it or get it again"), Image.open(path, formats=FORMATS) as picture:
+            return _pixels(path, picture, mode, size, fit)
 
 
 def _pixels(

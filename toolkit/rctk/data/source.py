@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,6 +102,24 @@ def unit_images(pixels: Pixels) -> FloatNCHW:
     images = np.empty(pixels.shape, dtype=np.float32)
     np.divide(pixels, np.float32(255), out=images, dtype=np.float32)
     return images
+
+
+@contextmanager
+def refuse_damage(where: Path, what: str, remedy: str = "get it again from its source") -> Iterator[None]:
+    """Turn whatever a parser raises on a damaged file into :class:`DataError`.
+
+    NumPy, Pillow and the standard library raise some twenty kinds of exceptions on damaged files, and other versions
+    of them raise others, so no list of kinds would be whole.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except (FileNotFoundError, PermissionError) as error:
+        raise DataError(f"cannot read {where}: {error.strerror}") from error
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise DataError(f"{where} is no readable {what} ({reason}); {remedy}") from error
 
 
 def check_unpacked(where: Path, size_bytes: int) -> None:

@@ -191,7 +191,7 @@ def test_a_batch_with_wrong_contents_is_refused(root, batch, words):
 def test_a_cut_file_is_named(root, share):
     data = cifar10()["test_batch"]
     write(root / "cifar10", {"test_batch": data[: int(len(data) * share)]})
-    with pytest.raises(DataError, match="test_batch is no pickle that rctk reads"):
+    with pytest.raises(DataError, match="test_batch is no readable pickle"):
         read_split("cifar10")
 
 
@@ -199,10 +199,10 @@ def test_a_cut_archive_is_named(root):
     path = root / "cifar10" / "cifar-10-python.tar.gz"
     pack(path, cifar10(), "cifar-10-batches-py")
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(DataError, match="damaged or cut off"):
+    with pytest.raises(DataError, match=r"python\.tar\.gz is no readable \.tar\.gz"):
         read_split("cifar10:train")
     path.write_bytes(b"no archive")
-    with pytest.raises(DataError, match="damaged or cut off"):
+    with pytest.raises(DataError, match=r"python\.tar\.gz is no readable \.tar\.gz"):
         read_split("cifar10:train")
 
 

@@ -37,7 +37,8 @@ def test_a_file_given_by_path_is_read_under_its_own_split(tmp_path):
     [
         ({"X": np.zeros((32, 32, 3, 5))}, "expected X"),
         ({"X": np.zeros((5, 32, 32, 3), dtype=np.uint8)}, "expected X"),
-        ({"y": np.zeros((4, 1), dtype=np.uint8)}, "expected X"),
+        ({"y": np.zeros((4, 1), dtype=np.uint8)}, "5 images but 4 labels"),
+        ({"y": "no numbers"}, r"found X uint8 \(32, 32, 3, 5\)"),
         ({"y": np.full((5, 1), 1.5)}, "labels are float64"),
         ({"y": np.full((5, 1), 11, dtype=np.uint8)}, "image 0 has label 11"),
     ],

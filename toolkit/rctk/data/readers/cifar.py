@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tarfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rctk.data.readers.safe_pickle import read_pickle
-from rctk.data.source import Request, Source, array_source, check_unpacked
+from rctk.data.source import Request, Source, array_source, check_unpacked, refuse_damage
 from rctk_kernels.errors import DataError
 
 PIXELS = 3 * 32 * 32
@@ -130,16 +129,13 @@ def _from_folder(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
 def _from_archive(path: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     """Read members by name in one pass; nothing is unpacked to disk."""
     found: dict[str, bytes] = {}
-    try:
-        with tarfile.open(path, "r|gz") as archive:
-            for member in archive:
-                name = member.name.rpartition("/")[2]
-                if name in names and member.isfile():
-                    check_unpacked(path, member.size)
-                    stream = archive.extractfile(member)
-                    found[name] = stream.read() if stream else b""
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is damaged or cut off ({error}); get it again from its source") from error
+    with refuse_damage(path, ".tar.gz"), tarfile.open(path, "r|gz") as archive:
+        for member in archive:
+            name = member.name.rpartition("/")[2]
+            if name in names and member.isfile():
+                check_unpacked(path, member.size)
+                stream = archive.extractfile(member)
+                found[name] = stream.read() if stream else b""
     return found
 
 

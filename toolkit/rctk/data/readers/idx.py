@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gzip
 import math
-import zlib
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from rctk.data.source import Request, Source, array_source, check_unpacked
+from rctk.data.source import Request, Source, array_source, check_unpacked, refuse_damage
 from rctk_kernels.errors import DataError
 
 PREFIXES = {"train": "train", "test": "t10k"}
@@ -43,11 +42,8 @@ def _file(folder: Path, stem: str, kind: str) -> Path | None:
 
 def read_idx(path: Path, *, axes: int) -> npt.NDArray[np.uint8]:
     """Read one IDX file of unsigned bytes with ``axes`` axes."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            return _parse(path, cast("BinaryIO", stream), axes)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path} is damaged or cut off ({error}); get it again from its source") from error
+    with refuse_damage(path, "IDX file"), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        return _parse(path, cast("BinaryIO", stream), axes)
 
 
 def _parse(path: Path, stream: BinaryIO, axes: int) -> npt.NDArray[np.uint8]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -11,18 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rctk.data.source import Pixels, Request, Source, array_source, check_only_split, check_unpacked
+from rctk.data.source import Pixels, Request, Source, array_source, check_only_split, check_unpacked, refuse_damage
 from rctk_export.input_spec import InputSpec
 from rctk_kernels.errors import DataError
 
 IMAGE_KEYS = ("images", "image", "x", "X", "data")
 LABEL_KEYS = ("labels", "label", "y", "Y", "targets", "target")
 CHANNELS = (1, 3, 4)
-DAMAGE = (
-    *(ValueError, EOFError, TypeError, KeyError, NotImplementedError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error),
-)
-"""What NumPy and zipfile raise on damaged archives; a header may claim any size."""
+REMEDY = "write it with numpy.savez, from plain arrays"
 
 
 def read(request: Request) -> Source | None:
@@ -35,28 +29,24 @@ def read(request: Request) -> Source | None:
     where = request.path / f"{request.split}.npz" if request.path.is_dir() else request.path
     if where.suffix != ".npz" or not where.is_file():
         return None
-    try:
-        with where.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            image_key, label_key = _keys(where, archive.files, request.split)
-            wanted = [key for key in (image_key, label_key, "classes") if key in archive.files]
-            sizes = {item.filename: item.file_size for item in archive.zip.infolist()}
-            check_unpacked(where, sum(sizes.get(f"{key}.npy", sizes.get(key, 0)) for key in wanted))
-            arrays = {key: _plain(where, key, archive[key]) for key in wanted}
-    except DAMAGE as error:
-        raise DataError(f"{where} is no readable .npz ({_reason(error)}); write it with numpy.savez") from error
+    with (
+        refuse_damage(where, ".npz", REMEDY),
+        where.open("rb") as stream,
+        np.load(stream, allow_pickle=False) as archive,
+    ):
+        image_key, label_key = _keys(where, archive.files, request.split)
+        wanted = [key for key in (image_key, label_key, "classes") if key in archive.files]
+        sizes = {item.filename: item.file_size for item in archive.zip.infolist()}
+        check_unpacked(where, sum(sizes.get(f"{key}.npy", sizes.get(key, 0)) for key in wanted))
+        arrays = {key: _plain(where, key, archive[key]) for key in wanted}
     classes = tuple(str(name) for name in arrays.get("classes", np.empty(0)).reshape(-1))
     return array_source(where, to_nchw(where, arrays[image_key], request.input), arrays[label_key], classes)
 
 
 def _plain(where: Path, key: str, array: Any) -> npt.NDArray[Any]:
     if not isinstance(array, np.ndarray):
-        raise DataError(f"{where}: {key!r} is no NumPy array; write it with numpy.savez")
+        raise DataError(f"{where}: {key!r} is no NumPy array; {REMEDY}")
     return array
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return "it holds Python objects, which may run code when read" if "allow_pickle" in text else text
 
 
 def _keys(where: Path, keys: Collection[str], split: str) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rctk.data.source import refuse_damage
 from rctk_kernels.errors import DataError
 
 DTYPES = ("u1", "i1", "i2", "i4", "i8")
@@ -97,12 +98,8 @@ class _Unpickler(pickle.Unpickler):
 
 def read_pickle(where: Path, data: bytes) -> dict[str, Any]:
     """Return the dictionary in ``data`` with text keys and arrays as NumPy arrays; no code of the file runs."""
-    try:
+    with refuse_damage(where, "pickle of a data set"):
         found = _Unpickler(io.BytesIO(data), encoding="bytes").load()
-    except Exception as error:  # a damaged pickle can end in any exception
-        raise DataError(
-            f"{where} is no pickle that rctk reads ({type(error).__name__}: {error}); get it again from its source"
-        ) from error
     if not isinstance(found, dict):
         raise DataError(f"{where} holds a {type(found).__name__}, expected a dictionary; get it again from its source")
     return {_text(key): value.values if isinstance(value, Array) else value for key, value in found.items()}
