@@ -53,7 +53,7 @@ class OnnxRuntime:
 
     Attributes:
         threads: Threads that share one operator.
-        provider: Hardware back end; it must be in the installed build.
+        provider: Hardware back end; it must be in the installed build. Operators that it lacks run on the CPU.
         optimize: Fuse operators. Without it the graph runs node by node, slowly and closest to its definition.
         spinning: Let idle threads spin. Faster on a quiet machine; p90 seven to nine times the median on a busy one.
         io_binding: Keep input and output buffers between calls. Saves about 1 microsecond a call, which shows only

@@ -17,8 +17,8 @@ The arithmetic, which the twin's exact mode repeats code for code:
    the count. Of reals: the float64 sum divided by the count.
 7. Every other operator takes real values and computes in float64. Logits leave as float32.
 
-Limits: operators over images (Conv, pooling, GridSample) are two-dimensional; opset 13 and newer; scales and zero
-points must be constants; a Cast to float16 changes nothing. NaN cannot be quantized and is refused where it is met.
+Limits: operators over images (Conv, pooling, GridSample) are two-dimensional; opsets before 13 are converted
+first; scales and zero points must be constants; a Cast to float16 changes nothing. NaN cannot be quantized and is refused where it is met.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ try:
 
     from rctk_export.onnx_files import load_onnx
     from rctk_export.reference.program import Program
-    from rctk_export.reference.values import Coded
+    from rctk_export.reference.values import Coded, Value, plain
 except ImportError as error:
     raise EngineUnavailableError(
         "the reference engine needs the package onnx; install it with `pip install 'rctk[host]'`"
@@ -70,13 +70,13 @@ class ReferenceEngine:
         outputs = [_end(value) for value in model.graph.output]
         self._input, self._output = one_input_one_output(source.path.name, inputs, outputs, source.input)
         self._spec = source.input
-        self._program = Program(model)
+        self._program: Program | None = Program(model)
 
     def __enter__(self) -> ReferenceEngine:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        pass
+        self._program = None
 
     def predict(self, images: FloatNCHW) -> FloatNK:
         """Classify a batch; see :class:`rctk_export.engine.Engine`."""
@@ -94,15 +94,18 @@ class ReferenceEngine:
             images: As in :meth:`predict`, at least one; exactly the graph's batch if that is fixed.
             names: Of any tensors, constants included.
         """
-        images = checked(images, self._spec)
-        feed = pixels(images) if self._input.kind == "uint8" else images.astype(np.float64)
-        values = self._program.run({self._input.name: feed}, names)
+        values = self._values(checked(images, self._spec), names)
         return {name: value.codes if isinstance(value, Coded) else value for name, value in values.items()}
 
     def _classify(self, images: FloatNCHW) -> FloatNK:
+        logits = self._values(images, [self._output.name])[self._output.name]
+        return checked_logits(plain(logits), len(images))
+
+    def _values(self, images: FloatNCHW, names: Collection[str]) -> dict[str, Value]:
+        if self._program is None:
+            raise EngineError("this engine is closed; open it again with `with settings.open(source) as engine:`")
         feed = pixels(images) if self._input.kind == "uint8" else images.astype(np.float64)
-        logits = self._program.run({self._input.name: feed}, [self._output.name])[self._output.name]
-        return checked_logits(logits.real() if isinstance(logits, Coded) else logits, len(images))
+        return self._program.run({self._input.name: feed}, names)
 
 
 def _end(value: ValueInfoProto) -> End:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import inliner, numpy_helper
+from onnx import inliner, numpy_helper, version_converter
 
 from rctk_export.graph import attributes, constant_value
 from rctk_export.reference import linear, moving, pointwise, pooling, quantization, sampling, shapes
@@ -31,15 +31,14 @@ class Program:
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        model = inliner.inline_local_functions(model) if model.functions else model
-        opset = _opset(model)
+        model = _modern(inliner.inline_local_functions(model) if model.functions else model)
         self.constants: dict[str, Value] = {}
         arrays, types = _constants(model)
         self.constants.update(arrays)
         self._nodes: list[Node] = []
         for proto in model.graph.node:
             if proto.op_type != "Constant":
-                self._add(_node(proto, opset), arrays, types)
+                self._add(_node(proto), arrays, types)
         self._last_use = {name: i for i, node in enumerate(self._nodes) for name in node.inputs}
 
     def _add(self, node: Node, arrays: Mapping[str, Array], types: Mapping[str, int]) -> None:
@@ -82,7 +81,7 @@ def _apply(node: Node, values: Mapping[str, Value]) -> dict[str, Value]:
     return {name: value for name, value in zip(node.outputs, results, strict=False) if name}
 
 
-def _node(proto: onnx.NodeProto, opset: int) -> Node:
+def _node(proto: onnx.NodeProto) -> Node:
     name = proto.name or (proto.output[0] if proto.output else "")
     if proto.domain not in {"", "ai.onnx"} or proto.op_type not in OPERATORS:
         word = f"{proto.domain}::{proto.op_type}" if proto.domain else proto.op_type
@@ -90,7 +89,7 @@ def _node(proto: onnx.NodeProto, opset: int) -> Node:
             f"the reference engine has no operator {word} (node {name!r}); run the file with onnxruntime"
         )
     values = {key: _text(value) for key, value in attributes(proto).items()}
-    return Node(proto.op_type, name, tuple(proto.input), tuple(proto.output), values, opset)
+    return Node(proto.op_type, name, tuple(proto.input), tuple(proto.output), values)
 
 
 def _text(value: Any) -> Any:
@@ -116,11 +115,13 @@ def _stored(array: Array, data_type: int) -> Array:
     return array.astype(np.int8 if signed else np.uint8) if bits < 8 else widened(array)
 
 
-def _opset(model: onnx.ModelProto) -> int:
+def _modern(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Convert a graph of an old opset; the operators here know those of opset 13 and newer."""
     opset = next((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), 0)
-    if opset < OLDEST_OPSET:
-        raise GraphError(
-            f"the graph has opset {opset}, the reference engine runs {OLDEST_OPSET} or newer; "
-            "convert it with onnx.version_converter.convert_version(model, 20)"
-        )
-    return opset
+    if opset >= OLDEST_OPSET:
+        return model
+    try:
+        return version_converter.convert_version(model, OLDEST_OPSET)
+    except (RuntimeError, version_converter.ConvertError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise GraphError(f"opset {opset} cannot be converted to {OLDEST_OPSET}, export it anew: {reason}") from error

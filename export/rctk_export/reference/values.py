@@ -45,7 +45,6 @@ class Node:
         inputs: Tensor names; an empty one is an optional input left out.
         outputs: Tensor names.
         attributes: As Python values, words as text.
-        opset: Version of the standard operators that the model imports.
         grid: Of QuantizeLinear and DequantizeLinear.
     """
 
@@ -54,7 +53,6 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
-    opset: int
     grid: QParams | None = None
 
     def get(self, key: str, default: Any) -> Any:

@@ -11,7 +11,10 @@ from rctk_kernels.errors import EngineError
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-ONNX_ENGINES = ["onnxruntime", "onnxruntime:optimize=false", "onnxruntime:io_binding=true", "reference"]
+ONNX_ENGINES = [
+    *("onnxruntime", "onnxruntime:optimize=false", "onnxruntime:io_binding=true"),
+    *("reference", "torch", "twin", "twin:mode=exact"),
+]
 SPEC = InputSpec(channels=2, height=3, width=3)
 
 
@@ -49,6 +52,8 @@ def images(count, seed=0):
 
 @pytest.fixture(params=ONNX_ENGINES)
 def settings(request):
+    if request.param.startswith(("torch", "twin")):
+        pytest.importorskip("torch")
     return ENGINES.build(request.param)
 
 
@@ -106,6 +111,13 @@ def test_wrong_images_are_refused_with_both_shapes(settings, tmp_path):
     both = pytest.raises(EngineError, match=r"\(N, 2, 3, 3\), got \(1, 3, 3, 3\)")
     with settings.open(classifier(tmp_path / "m.onnx")) as engine, both:
         engine.predict(np.zeros((1, 3, 3, 3), dtype=np.float32))
+
+
+def test_a_closed_engine_says_so(settings, tmp_path):
+    with settings.open(classifier(tmp_path / "m.onnx")) as engine:
+        pass
+    with pytest.raises(EngineError, match="closed; open it again"):
+        engine.predict(images(1))
 
 
 def test_a_wrong_input_spec_is_refused_on_opening(settings, tmp_path):

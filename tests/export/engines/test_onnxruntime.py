@@ -102,13 +102,6 @@ def test_outputs_that_are_no_logits_are_refused(tmp_path):
         engine.predict(np.zeros((2, 1, 2, 2), dtype=np.float32))
 
 
-def test_a_closed_engine_says_so(source):
-    with module.OnnxRuntime().open(source) as engine:
-        pass
-    with pytest.raises(EngineError, match="closed"):
-        engine.predict(np.zeros((1, 1, 2, 2), dtype=np.float32))
-
-
 def test_double_logits_leave_as_float32_but_cannot_be_bound(tmp_path):
     nodes = [
         onnx.helper.make_node("Flatten", ["images"], ["flat"]),

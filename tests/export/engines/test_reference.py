@@ -101,16 +101,17 @@ def test_a_3x3_convolution_pads_with_real_zero(tmp_path):
     assert y[0, 0].tolist() == [[2.5, 2.0], [1.0, 0.5]]
 
 
-def test_an_average_of_codes_is_summed_before_it_is_scaled(tmp_path):
+def test_an_average_of_codes_is_summed_then_scaled_then_divided(tmp_path):
     nodes = [*qdq("x", "images"), node("ReduceMean", ["x", "axes"], ["logits"], keepdims=0)]
     constants = {"x_s": f32(0.1), "x_z": np.uint8(7), "axes": np.array([2, 3])}
     source = save(tmp_path / "m.onnx", nodes, constants, shape=(1, 1, 3))
-    x = f32([0.1, 0.1, 0.1]).reshape(1, 1, 1, 3)
+    x = f32([0.1, 0.1, 0.5]).reshape(1, 1, 1, 3)
     with Reference().open(source) as engine:
-        value = engine.run(x, ["logits"])["logits"].item()
+        values = engine.run(x, ["x_q", "logits"])
+    assert values["x_q"].tolist() == [[[[8, 8, 12]]]]
     scale = float(np.float32(0.1))
-    assert value == 3 * scale / 3
-    assert engine.run(x, ["x_q"])["x_q"].tolist() == [[[[8, 8, 8]]]]
+    assert values["logits"].item() == 7 * scale / 3
+    assert 7 * scale / 3 != 7 / 3 * scale  # so the order is seen
 
 
 FLATTEN = node("Flatten", ["images"], ["logits"])
@@ -167,9 +168,18 @@ def test_shapes_that_do_not_fit_name_the_node(tmp_path):
         engine.predict(images(2, 1, 2, 2))
 
 
-def test_old_opsets_are_refused_with_the_way_out(tmp_path):
-    with pytest.raises(GraphError, match=r"opset 11.*convert_version"):
-        Reference().open(save(tmp_path / "m.onnx", [FLATTEN], {}, opset=11))
+def test_graphs_of_old_opsets_are_converted_first(tmp_path):
+    nodes = [node("Clip", ["images"], ["c"], min=0.25, max=0.5), node("Squeeze", ["c"], ["s"], axes=[1])]
+    source = save(tmp_path / "m.onnx", [*nodes, node("Flatten", ["s"], ["logits"])], {}, opset=10)
+    x = images(3, 1, 2, 2)
+    with Reference().open(source) as engine:
+        assert np.array_equal(engine.predict(x), np.clip(x, 0.25, 0.5).reshape(3, 4))
+
+
+def test_an_old_graph_that_cannot_be_converted_is_refused_in_one_line(tmp_path):
+    with pytest.raises(GraphError, match="opset 10 cannot be converted to 13") as caught:
+        Reference().open(save(tmp_path / "m.onnx", [node("Strange", ["images"], ["logits"])], {}, opset=10))
+    assert "\n" not in str(caught.value)
 
 
 def test_nan_is_refused_where_it_would_have_to_become_a_code(tmp_path):
