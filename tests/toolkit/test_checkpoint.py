@@ -403,6 +403,13 @@ def test_a_pickled_module_is_refused_unless_trusted(tmp_path, convolutional, ima
     assert (loaded.form, loaded.arch) == ("pickle", "torch.nn.modules.container.Sequential")
 
 
+def test_a_pickled_data_parallel_module_is_unwrapped(tmp_path, convolutional, images):
+    torch.save(nn.DataParallel(convolutional), tmp_path / "whole.pt")
+    loaded = load_model(tmp_path / "whole.pt", input=SPEC, trust_pickle=True)
+    assert isinstance(loaded.module, nn.Sequential)
+    assert torch.equal(loaded.module(images), convolutional(images))
+
+
 def test_a_trusted_pickle_whose_class_is_gone_says_so(tmp_path):
     path = tmp_path / "whole.pt"
     script = "import sys, torch\nclass Net(torch.nn.Linear): pass\ntorch.save(Net(2, 3), sys.argv[1])\n"
