@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rctk.threat import ThreatModel
@@ -35,6 +35,7 @@ def distance(threat: ThreatModel, a, b):
 
 
 @pytest.mark.parametrize("threat", SETTINGS, ids=repr)
+@settings(deadline=None)
 @given(seed=st.integers(0, 10**6), spread=st.sampled_from([0.001, 0.01, 0.1, 3.0]), on_grid=st.booleans())
 def test_projection_keeps_budget_range_and_repeats(threat, seed, spread, on_grid):
     x, x0 = draw(seed, original_on_grid=on_grid, spread=spread)
@@ -48,18 +49,21 @@ def test_projection_keeps_budget_range_and_repeats(threat, seed, spread, on_grid
 
 
 @pytest.mark.parametrize("threat", [t for t in SETTINGS if t.grid == "uint8"], ids=repr)
+@settings(deadline=None)
 @given(seed=st.integers(0, 10**6), spread=st.sampled_from([0.001, 0.1, 3.0]))
 def test_every_pixel_is_one_of_256_levels(threat, seed, spread):
     x, x0 = draw(seed, original_on_grid=True, spread=spread)
     assert np.isin(threat.project(x, x0), GRID).all()
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 10**6), spread=st.sampled_from([0.01, 3.0]))
 def test_linf_puts_originals_off_the_grid_on_it(seed, spread):
     x, x0 = draw(seed, original_on_grid=False, spread=spread)
     assert np.isin(ThreatModel(eps=1 / 255, grid="uint8").project(x, x0), GRID).all()
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_l2_grid_leaves_a_pixel_that_reaches_no_level_at_the_original(seed):
     x, x0 = draw(seed, original_on_grid=False, spread=0.1)

@@ -2,7 +2,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rctk.data import Split, check_labels
@@ -27,6 +27,7 @@ def test_sample_keeps_class_shares_and_order_by_hand():
     ]
 
 
+@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 30), min_size=1, max_size=12).filter(any),
     count=st.integers(1, 100),

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import http.client
 import logging
+import ssl
 import tempfile
 import urllib.error
 import urllib.request
@@ -107,7 +108,7 @@ def download(urls: list[str], md5: str, target: Path) -> None:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             found = _fetch(url, md5, target)
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, TimeoutError, ConnectionError) as error:
             problems.append(f"{url}: {getattr(error, 'reason', '') or error or type(error).__name__}")
         except OSError as error:
             raise DataError(f"cannot write {target}: {error.strerror or error}") from error

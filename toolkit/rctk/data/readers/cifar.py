@@ -99,7 +99,8 @@ def read_cifar10(request: Request) -> Source | None:
     """Read CIFAR-10; images are ``(N, 3, 32, 32)``.
 
     Reference:
-        Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. https://www.cs.toronto.edu/~kriz/cifar.html
+        Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
+        https://www.cs.toronto.edu/~kriz/cifar.html
     """
     return _read(request, CIFAR10)
 
