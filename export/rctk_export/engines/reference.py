@@ -17,8 +17,9 @@ The arithmetic, which the twin's exact mode repeats code for code:
    the count. Of reals: the float64 sum divided by the count.
 7. Every other operator takes real values and computes in float64. Logits leave as float32.
 
-Limits: operators over images (Conv, pooling, GridSample) are two-dimensional; opsets before 13 are converted
-first; scales and zero points must be constants; a Cast to float16 changes nothing. NaN cannot be quantized and is refused where it is met.
+Limits: operators over images (Conv, pooling, GridSample) are two-dimensional; opsets before 13 go through ONNX's
+converter first; scales and zero points must be constants; a Cast to float16 changes nothing. NaN cannot be quantized
+and is refused where it is met.
 """
 
 from __future__ import annotations

@@ -115,7 +115,13 @@ def test_an_average_of_codes_is_summed_then_scaled_then_divided(tmp_path):
 
 
 FLATTEN = node("Flatten", ["images"], ["logits"])
-SCALES = {"s": f32(0.1), "z": np.int8(0), "s2": f32(0.1, 0.2), "bad": f32(0.0)}
+SCALES = {"s": f32(0.1), "z": np.int8(0), "s2": f32(0.1, 0.2), "bad": f32(0.0)} | {
+    "codes": np.ones((4, 1), dtype=np.int8),
+    "blocks": f32([[0.1], [0.2]]),
+    "yes": np.array(True),
+    "flat": np.array([0, 1, 4]),
+    "w1": np.ones((1, 1, 3), dtype=np.float32),
+}
 REFUSED = {
     "unknown": ([node("Strange", ["images"], ["logits"], name="n7")], UnsupportedOperatorError, "Strange.*'n7'"),
     "domain": (
@@ -138,6 +144,26 @@ REFUSED = {
         [node("BatchNormalization", ["images"] * 5, ["logits"], training_mode=1)],
         UnsupportedOperatorError,
         "eval",
+    ),
+    "dropout": (
+        [node("Dropout", ["images", "", "yes"], ["logits"])],
+        UnsupportedOperatorError,
+        "export the model in eval mode",
+    ),
+    "blocks": (
+        [node("DequantizeLinear", ["codes", "blocks", ""], ["logits"], axis=0, block_size=2)],
+        UnsupportedOperatorError,
+        "'logits' has blocked scales",
+    ),
+    "float8": (
+        [node("QuantizeLinear", ["images", "s"], ["logits"], output_dtype=TensorProto.FLOAT8E4M3FN)],
+        UnsupportedOperatorError,
+        "uses FLOAT8E4M3FN",
+    ),
+    "rank": (
+        [node("Reshape", ["images", "flat"], ["a"]), node("Conv", ["a", "w1"], ["logits"], name="n7")],
+        UnsupportedOperatorError,
+        r"Conv 'n7' works on shape \(2, 1, 4\)",
     ),
     "reflection": (
         [node("GridSample", ["images", "images"], ["logits"], padding_mode="reflection")],
