@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from rctk.cli.console import table
 from rctk_export.registry import unknown
+from rctk_kernels.errors import RctkError
 
 FAMILIES = {
     "attacks": "rctk.attacks:ATTACKS",
@@ -53,6 +54,8 @@ def _about(members: object, key: str) -> str:
         loaded = load(key) if load is not None else member
     except ModuleNotFoundError as error:
         return f"needs {error.name}; install it with `pip install 'rctk[host]'`"
+    except RctkError as error:
+        return str(error)
     described = getattr(loaded, "func", loaded)  # a partial speaks through its function
     text = (getattr(described, "__doc__", None) or "").strip()
     return re.sub(r":\w+:`([^`]*)`", r"\1", text.splitlines()[0]).replace("``", "") if text else ""

@@ -25,6 +25,13 @@ COMMANDS = {
     "doctor": "Show what this machine can run and what to mend.",
     "list": "List attacks, engines, models, data sets, targets and calibrators.",
 }
+HOST = "rctk[host]"
+EXTRAS = {
+    **dict.fromkeys(("torch", "onnx", "onnxscript", "scipy", "sklearn", "PIL", "safetensors", "tqdm"), HOST),
+    **dict.fromkeys(("matplotlib", "seaborn", "pandas"), HOST),
+    "onnxruntime": "rctk[ort]",
+}
+"""Package to the extra that brings it."""
 DONE, NOT_HELD, USER, UNDECIDED, BUG = 0, 1, 2, 3, 70
 """Exit codes; 130 and 143 follow from SIGINT and SIGTERM."""
 
@@ -62,6 +69,8 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911  # one line per way t
         return _say(_one_line(str(error)) + "; see `rctk --help` or `rctk COMMAND --help`")
     except RctkError as error:
         return _say(_one_line(str(error)))
+    except ImportError as error:
+        return _missing(error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of the output has gone
         return DONE
@@ -76,9 +85,7 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911  # one line per way t
         print("rctk: terminated; finished results are kept", file=sys.stderr)
         return 143
     except Exception:  # noqa: BLE001  # whatever is left is a bug of rctk and shows its traceback
-        traceback.print_exc()
-        print("rctk: this is a bug in rctk; please report it with the lines above", file=sys.stderr)
-        return BUG
+        return _bug()
     return code if isinstance(code, int) else DONE
 
 
@@ -88,6 +95,23 @@ class _TerminatedError(BaseException):
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:
     raise _TerminatedError
+
+
+def _missing(error: BaseException) -> int:
+    """Name the package that could not be imported and the extra that brings it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        package = (getattr(cause, "name", None) or "").partition(".")[0]
+        if isinstance(cause, ModuleNotFoundError) and package in EXTRAS:
+            return _say(f"this needs the package {package}, which is not installed; `pip install '{EXTRAS[package]}'`")
+        cause = cause.__cause__
+    return _bug()
+
+
+def _bug() -> int:
+    traceback.print_exc()
+    print("rctk: this is a bug in rctk; please report it with the lines above", file=sys.stderr)
+    return BUG
 
 
 def _say(text: str) -> int:
