@@ -167,3 +167,14 @@ def test_other_files_are_named(tmp_path):
         describe(tmp_path / "m.pt")
     with pytest.raises(BundleError, match="no bundle at"):
         describe(tmp_path / "absent")
+
+
+def test_a_layer_left_in_float_on_purpose_is_no_finding():
+    model = classifier(np.int8(0))
+    weight = numpy_helper.from_array(np.ones((4, 3, 3, 3), np.float32), "float weight")
+    model.graph.initializer.append(weight)
+    next(node for node in model.graph.node if node.name == "conv").input[1] = "float weight"
+    assert "half-quantized" in {finding.rule for finding in graph_facts(model).findings}
+    graph = graph_facts(model, reasons={"conv": "kept float on request"})
+    assert "half-quantized" not in {finding.rule for finding in graph.findings}
+    assert graph.layers[0].reason == "kept float on request"

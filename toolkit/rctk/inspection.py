@@ -22,6 +22,7 @@ from rctk_export.onnx_files import load_onnx
 from rctk_kernels.errors import EngineError
 
 ONNX_ROLES = ("float", "int8", "evaluation")
+SLOW = "it is placed for TensorRT's fusions, so its speed in ONNX Runtime says nothing about a device"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,10 +166,15 @@ def graph_facts(model: onnx.ModelProto, target: str = "", reasons: Mapping[str, 
         parameters=parameter_count(model),
         macs=None if None in macs else sum(count or 0 for count in macs),
         linted_for=rules,
-        findings=tuple(lint(model, rules)) if rules else (),
+        findings=tuple(_findings(model, rules, reasons or {})) if rules else (),
         runs_in_float=runs_in_float,
-        remarks=(*_remarks(model, len(inputs)), *problem),
+        remarks=(*_remarks(model, len(inputs)), *problem, *([SLOW] if rules in {"tensorrt", "cpu-mirror"} else ())),
     )
+
+
+def _findings(model: onnx.ModelProto, target: str, reasons: Mapping[str, str]) -> list[Finding]:
+    """Lint; a layer that somebody left in float on purpose may read a dequantized tensor."""
+    return [found for found in lint(model, target) if (found.rule, found.node in reasons) != ("half-quantized", True)]
 
 
 def guess_target(model: onnx.ModelProto) -> str:
