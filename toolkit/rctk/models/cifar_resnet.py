@@ -24,11 +24,11 @@ class PaddedShortcut(nn.Module):
         super().__init__()
         self.stride = stride
         before = (outputs - inputs) // 2
-        self.channels = before, outputs - inputs - before
+        self.padding = [0, 0, 0, 0, before, outputs - inputs - before]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, I, H, W)`` to ``(N, O, H / stride, W / stride)``."""
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *self.channels))
+        return F.pad(x[:, :, :: self.stride, :: self.stride], self.padding)
 
 
 def projection(inputs: int, outputs: int, stride: int) -> nn.Module:
@@ -70,15 +70,15 @@ class CifarResNet(nn.Module):
         self.layer1 = stage(16, 16, 1, shortcut, blocks)
         self.layer2 = stage(16, 32, 2, shortcut, blocks)
         self.layer3 = stage(32, 64, 2, shortcut, blocks)
-        self.classifier = "linear" if shortcut == "padded" else "fc"
-        self.add_module(self.classifier, nn.Linear(64, classes))
+        classifier = nn.Linear(64, classes)
+        self.linear = classifier if shortcut == "padded" else nn.Identity()
+        self.fc = classifier if shortcut == "projection" else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to logits ``(N, K)``."""
         out = self.bn1(self.conv1(x)).relu()
         out = self.layer3(self.layer2(self.layer1(out)))
-        logits: Tensor = getattr(self, self.classifier)(out.mean(dim=(2, 3)))
-        return logits
+        return self.fc(self.linear(out.mean(dim=(2, 3))))  # type: ignore[no-any-return]
 
 
 def stage(inputs: int, outputs: int, stride: int, shortcut: Shortcut, blocks: int) -> nn.Sequential:

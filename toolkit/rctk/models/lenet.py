@@ -25,10 +25,12 @@ class LeNet5(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to logits ``(N, K)``."""
-        for conv in (self.conv1, self.conv2):
-            x = conv(x)
-            x = F.max_pool2d(x.relu() if self.conv_relu else x, 2)
+        x = self._pooled(self.conv1(x))
+        x = self._pooled(self.conv2(x))
         return self.ip2(self.ip1(x.flatten(1)).relu())  # type: ignore[no-any-return]
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x.relu() if self.conv_relu else x, 2)
 
 
 class MnistCnn(nn.Module):
