@@ -48,6 +48,7 @@ def load_onnx(path: Path, *, max_bytes: int = MAX_BYTES) -> ModelProto:
         ) from error
     if not model.graph.node or not model.graph.output or not model.opset_import or model.ir_version < 1:
         raise GraphError(f"{path} holds no ONNX graph with nodes, outputs and an opset; is it another kind of file?")
+    _check_text(model, path)
     tensors = list(all_tensors(model))
     _check_sizes(tensors, path, max_bytes - len(content))
     for tensor in tensors:
@@ -126,6 +127,27 @@ def _read(path: Path, max_bytes: int) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise GraphError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+
+
+def _check_text(model: ModelProto, path: Path) -> None:
+    """Refuse names that are no UTF-8: protobuf hands them over as bytes, and every reader would stumble later."""
+    if not all(isinstance(name, str) for name in _names(model)):
+        raise GraphError(f"{path} is damaged: it holds names that are not text; export or copy it again")
+
+
+def _names(model: ModelProto) -> Iterator[object]:
+    yield from (text for entry in model.metadata_props for text in (entry.key, entry.value))
+    yield from (opset.domain for opset in model.opset_import)
+    yield from (text for function in model.functions for text in (function.name, function.domain))
+    for nodes in (*(graph.node for graph in all_graphs(model.graph)), *(function.node for function in model.functions)):
+        for node in nodes:
+            yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+            yield from (attribute.name for attribute in node.attribute)
+    for graph in all_graphs(model.graph):
+        yield from (tensor.name for tensor in graph.initializer)
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            yield value.name
+            yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
 
 
 def _check_sizes(tensors: Iterable[TensorProto], path: Path, budget: int) -> None:

@@ -196,3 +196,10 @@ def test_tensors_in_branches_are_found(tmp_path):
     node = helper.make_node("If", ["c"], ["z"], then_branch=inner, else_branch=inner)
     save_onnx(linear([condition], [node]), tmp_path / "m.onnx")
     assert [t.name for t in all_tensors(load_onnx(tmp_path / "m.onnx"))].count("deep") == 2
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    content = serialize(linear()).replace(b"MatMul", b"Mat\xfful")
+    (tmp_path / "m.onnx").write_bytes(content)
+    with pytest.raises(GraphError, match="names that are not text"):
+        load_onnx(tmp_path / "m.onnx")
