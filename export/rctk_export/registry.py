@@ -32,8 +32,8 @@ def unknown(what: str, name: str, known: Iterator[str] | list[str]) -> OptionErr
     """Word the error for a name that is not in a table, with the nearest match."""
     choices = list(known)
     near = difflib.get_close_matches(name, choices, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return OptionError(f"unknown {what} {name!r}{hint} Choose from {', '.join(choices)}")
+    hint = f"did you mean {near[0]!r}? Choose" if near else "choose"
+    return OptionError(f"unknown {what} {name!r}; {hint} from {', '.join(choices)}")
 
 
 class Family(Generic[T]):
@@ -99,7 +99,7 @@ def convert(text: str, hint: Any, where: str) -> Any:
         return text.lower() in {"true", "1", "yes"}
     if hint is int:
         value = number(text)
-        if value != int(value):
+        if not value.is_integer():
             raise OptionError(f"{where} must be a whole number, got {text!r}")
         return int(value)
     return number(text) if hint is float else text

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from rctk_export.registry import Family, number, unknown
+from rctk_kernels.errors import OptionError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    steps: int = 3
+    size: float = 0.5
+    norm: Literal["linf", "l2"] = "linf"
+    fast: bool = False
+    limit: float | None = 1.0
+    name: str = ""
+
+
+FAMILY: Family[Method] = Family("method", {"known": f"{__name__}:Method"})
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or type(sys)(__name__))
+    monkeypatch.setattr(sys.modules[__name__], "Method", Method, raising=False)
+
+
+def test_settings_are_read_by_their_types():
+    text = "known:steps=1e3,size=8/255,norm=l2,fast=yes,limit=none,name=a"
+    assert FAMILY.build(text) == Method(steps=1000, size=8 / 255, norm="l2", fast=True, limit=None, name="a")
+
+
+def test_a_bare_name_takes_all_defaults():
+    assert FAMILY.build("known") == Method()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("knwon", "unknown method 'knwon'; did you mean 'known'"),
+        ("zzz", "unknown method 'zzz'; choose from known"),
+        ("known:step=3", "did you mean 'steps'"),
+        ("known:steps", "name:key=value"),
+        ("known:steps=1.5", "whole number"),
+        ("known:steps=inf", "whole number"),
+        ("known:size=abc", "not a number"),
+        ("known:size=8/0", "not a number"),
+        ("known:norm=l3", "unknown value of known:norm 'l3'"),
+        ("known:fast=maybe", "true or false"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_one_line(text, words):
+    with pytest.raises(OptionError, match=words) as caught:
+        FAMILY.build(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_class_is_imported_only_when_its_name_is_used():
+    broken: Family[Method] = Family("method", {"gone": "no_such_module_here:Class"})
+    assert broken.names() == ["gone"]
+    with pytest.raises(ModuleNotFoundError):
+        broken.load("gone")
+
+
+def test_fractions_are_exact():
+    assert number("8/255") == 8 / 255
+    assert number("-1e-3") == -0.001
+
+
+def test_the_nearest_name_is_offered():
+    assert "did you mean 'square'" in str(unknown("attack", "sqare", ["pgd", "square"]))
