@@ -48,8 +48,9 @@ def test_fixed_batches_are_filled_up_and_the_surplus_is_dropped(count):
     assert sizes == [4] * -(-count // 4)
 
 
-def test_logits_become_the_callers_own_float32_array():
-    logits = np.ones((2, 3))
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_logits_become_the_callers_own_float32_array(kind):
+    logits = np.ones((2, 3), dtype=kind)
     out = checked_logits(logits, 2)
     out[:] = 0
     assert out.dtype == np.float32

@@ -175,6 +175,61 @@ def test_float_weights_behind_q_and_dq_are_integers_too(save, images):
     assert np.array_equal(parts["logits"], sums * scale)
 
 
+def test_sums_meet_the_float64_product_of_the_scales(save, images):
+    nodes = [
+        *qdq("x", "images"),
+        node("DequantizeLinear", ["w_q", "w_s"], ["w"], axis=0),
+        node("Conv", ["x", "w"], ["y"]),
+        node("AveragePool", ["x"], ["p"], kernel_shape=[3, 1]),
+        node("Flatten", ["y"], ["logits"]),
+    ]
+    weight = np.random.default_rng(0).integers(-127, 128, (5, 2, 1, 1)).astype(np.int8)
+    scale = f32(0.1, 0.3, 0.7, 0.013, 0.9)
+    constants = {"x_s": f32(0.0123), "x_z": np.uint8(7), "w_q": weight, "w_s": scale}
+    source, x = save(nodes, constants, shape=(2, 3, 4)), images(6, 2, 3, 4)
+    with Reference().open(source) as engine:
+        values = engine.run(x, ["x_q", "y", "p"])
+    centred, step = values["x_q"].astype(int) - 7, np.float64(np.float32(0.0123))
+    sums = np.einsum("nchw,oc->nohw", centred, weight[:, :, 0, 0].astype(int))
+    assert np.array_equal(values["y"], sums * (step * scale.astype(np.float64)).reshape(-1, 1, 1))
+    assert np.array_equal(values["p"], centred.sum(axis=2, keepdims=True) * step / 3)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("DequantizeLinear", ["k_q", "two_s"], ["k"], axis=1), node("Conv", ["x", "k"], ["y"], group=2)],
+        [node("DequantizeLinear", ["m_q", "five_s"], ["m"], axis=0), node("MatMul", ["x", "m"], ["y"])],
+        [node("DequantizeLinear", ["x_q", "four_s", "four_z"], ["a"]), node("MatMul", ["a", "m_r"], ["y"])],
+        [
+            node("DequantizeLinear", ["x_q", "four_s", "four_z"], ["a"]),
+            node("Pad", ["a", "pads2", "", "axes23"], ["y"]),
+        ],
+        [node("DequantizeLinear", ["x_q", "four_s", "four_z"], ["a"]), node("Reshape", ["a", "shape"], ["y"])],
+        [
+            node("DequantizeLinear", ["x_q", "four_s", "four_z"], ["a"], axis=-3),
+            node("GlobalAveragePool", ["a"], ["y"]),
+        ],
+    ],
+)
+def test_scales_that_vary_where_codes_cannot_follow_give_real_values(agrees, nodes):
+    rng = np.random.default_rng(0)
+    constants = {
+        **INDICES,
+        "x_s": f32(0.01),
+        "x_z": np.uint8(9),
+        "k_q": rng.integers(-127, 128, (6, 2, 3, 3)).astype(np.int8),
+        "m_q": rng.integers(-127, 128, (5, 3)).astype(np.int8),
+        "m_r": rng.normal(size=(5, 3)).astype(np.float32),
+        "two_s": f32(0.01, 0.02),
+        "four_s": f32(0.01, 0.02, 0.03, 0.04),
+        "four_z": np.array([0, 9, 50, 100], dtype=np.uint8),
+        "five_s": f32(0.01, 0.02, 0.03, 0.04, 0.05),
+        "shape": np.array([0, -1]),
+    }
+    agrees([*qdq("x", "images"), *nodes, node("Identity", ["y"], ["logits"])], constants, names=["y"])
+
+
 def test_four_bit_codes_are_clipped_to_four_bits(save):
     zero = helper.make_tensor("x_z", TensorProto.INT4, [], [0])
     nodes = [*qdq("x", "images"), node("Flatten", ["x"], ["logits"])]
