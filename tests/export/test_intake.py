@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -8,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rctk_export.input_spec import InputSpec
 from rctk_export.intake import leading_normalisation, notes, output_classes, prepare, softmax_output, strip_softmax
+from rctk_export.onnx_files import load_onnx
 from rctk_kernels.errors import GraphError
 
 make = helper.make_node
@@ -359,3 +363,24 @@ def test_local_functions_are_inlined():
     assert not ready.functions
     assert [opset.domain for opset in ready.opset_import] == [""]
     assert same(run(ready, IMAGES), run(classifier(), 2 * IMAGES))
+
+
+REAL = {
+    "imagenet/SqueezeNet_fp16.onnx": ((3, 224, 224), ["float16", "opset 7", "the Softmax was removed"]),
+    "cifar10/cifar_wide_kw.onnx": ((3, 32, 32), ["opset 9"]),
+    "cifar10/resnet_4b.onnx": ((3, 32, 32), ["opset 9"]),
+    "mnist/mnist.onnx": ((1, 28, 28), ["opset 7"]),
+}
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", REAL)
+def test_published_models_get_a_free_batch_and_a_new_opset(name):
+    path = Path(os.environ.get("RCTK_MODELS", "")) / name
+    if not os.environ.get("RCTK_MODELS") or not path.is_file():
+        pytest.skip(f"RCTK_MODELS holds no {name}")
+    (channels, height, width), starts = REAL[name]
+    ready = strip_softmax(prepare(load_onnx(path), InputSpec(channels=channels, height=height, width=width)))
+    assert [note.startswith(start) for note, start in zip(notes(ready), starts, strict=True)] == [True] * len(starts)
+    assert [o.version for o in ready.opset_import] == [20]
+    assert ready.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
