@@ -9,7 +9,7 @@ MISSING = "-"
 BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufffe\uffff\ud800-\udfff]")
 """Control characters, marks that reverse the reading direction, and what neither XML nor UTF-8 can hold."""
-MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~@:-])")
+MARKDOWN = re.compile(r"([\\`*_\[\]|~])")
 
 
 def is_number(value: Any) -> bool:
@@ -24,10 +24,12 @@ def text(value: Any, longest: int = 60) -> str:
         >>> text("a\x1b[31m\nb"), text("abcdefghij", longest=5), text(None)
         ('a [31m b', 'ab…ij', '-')
     """
-    if value is None or value == "":
-        return MISSING
     if isinstance(value, list | tuple):
         value = ", ".join(str(item) for item in value)
+    if isinstance(value, dict):
+        value = ", ".join(f"{key} {item}" for key, item in value.items())
+    if value is None or value == "":
+        return MISSING
     line = UNSAFE.sub(" ", str(value))
     head = (longest - 1) // 2
     return line if len(line) <= longest else f"{line[:head]}…{line[len(line) - (longest - 1 - head) :]}"
