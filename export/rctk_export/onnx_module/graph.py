@@ -196,19 +196,24 @@ def quantized(nodes: list[Node] | tuple[Node, ...], constants: dict[str, Constan
 
 
 def _linked(nodes: list[Node], output: str) -> list[Node]:
-    """Tell each node whether only quantizers read it."""
+    """Tell each node whether only quantizers read it, and each convolution the shape of its kernel."""
+    makers = {name: node for node in nodes for name in node.outputs}
     readers: dict[str, list[str]] = {}
     for node in nodes:
         for name in node.inputs:
             readers.setdefault(name, []).append(node.op)
-    return [
-        replace(
-            node,
-            feeds_quantizer=node.outputs[0] != output
-            and all(op == "QuantizeLinear" for op in readers.get(node.outputs[0], [""])),
-        )
-        for node in nodes
-    ]
+    linked = []
+    for node in nodes:
+        ops, attributes = readers.get(node.outputs[0], []), dict(node.attributes)
+        quantizers = bool(ops) and set(ops) == {"QuantizeLinear"} and node.outputs[0] != output
+        if node.op in {"Conv", "ConvTranspose"} and "kernel_shape" not in attributes:
+            weight = node.inputs[1]
+            while weight in makers and makers[weight].op in {"DequantizeLinear", "QuantizeLinear", "Identity"}:
+                weight = makers[weight].inputs[0]
+            if weight in node.constants:
+                attributes["kernel_shape"] = list(node.constants[weight].tensor.shape[2:])
+        linked.append(replace(node, feeds_quantizer=quantizers, attributes=attributes))
+    return linked
 
 
 def code_names(graph: Graph) -> set[str]:

@@ -99,7 +99,8 @@ class Node:
     @property
     def where(self) -> str:
         """How messages call this node."""
-        return f"{self.op} node {self.name or self.outputs[0]!r}"
+        op = "QuantizeLinear" if self.op == "FakeQuantize" else self.op  # ours; the file says QuantizeLinear
+        return f"{op} node {self.name or self.outputs[0]!r}"
 
     def refuse(self, reason: str) -> UnsupportedOperatorError:
         """Word the error for a form of this operator that is not implemented."""

@@ -78,9 +78,8 @@ class Window:
         return begin, end
 
 
-def _kernel(node: Node, index: int = 1) -> list[int]:
-    known = node.constant(index)
-    kernel = node.get("kernel_shape", None if known is None else list(known.tensor.shape[2:]))
+def _kernel(node: Node) -> list[int]:
+    kernel = node.get("kernel_shape", None)
     if kernel is None:
         raise node.refuse("its kernel_shape is not stated")
     if not 1 <= len(kernel) <= 3:
@@ -134,7 +133,7 @@ def conv_transpose(node: Node) -> Op:
 
 def max_pool(node: Node) -> Op:
     """Largest value in each window."""
-    window = Window.of(node, _kernel(node, 9))
+    window = Window.of(node, _kernel(node))
     function = MAX_POOL[len(window.kernel) - 1]
     if window.symmetric and all(2 * p <= k for p, k in zip(window.begin, window.kernel, strict=True)):
         return lambda x: function(x, window.kernel, window.stride, window.begin, window.dilation)
@@ -148,7 +147,7 @@ def max_pool(node: Node) -> Op:
 
 def average_pool(node: Node) -> Op:
     """Mean of each window."""
-    window = Window.of(node, _kernel(node, 9))
+    window = Window.of(node, _kernel(node))
     plain = window.symmetric and all(d == 1 for d in window.dilation)
     if plain and all(2 * p <= k for p, k in zip(window.begin, window.kernel, strict=True)):
         function, padded = AVERAGE_POOL[len(window.kernel) - 1], bool(node.get("count_include_pad", 0))
@@ -164,7 +163,7 @@ def average_pool(node: Node) -> Op:
 
 def window_sums(node: Node) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """Return a function that gives the sum of each window and the number of values that count in it."""
-    window = Window.of(node, _kernel(node, 9))
+    window = Window.of(node, _kernel(node))
     function, include = CONV[len(window.kernel) - 1], bool(node.get("count_include_pad", 0))
 
     def run(x: Tensor) -> tuple[Tensor, Tensor]:
