@@ -213,3 +213,13 @@ def test_the_manifest_is_plain_json_without_paths(bundle):
     text = (bundle.path / "manifest.json").read_text()
     json.loads(text)
     assert str(bundle.path.parent) not in text
+
+
+def test_the_optimised_mirror_computes_what_its_file_says(bundle, digits_test):
+    """Without the pass that rounds float biases, no optimisation changes a class; see ``unwanted_passes``."""
+    source = bundle.source("int8", "cpu-mirror")
+    plain, optimised = (
+        predict(source, digits_test.images, f"onnxruntime:optimize={word}") for word in ("false", "true")
+    )
+    assert (plain.argmax(1) == optimised.argmax(1)).all()
+    assert np.abs(plain - optimised).max() < 0.05 * np.abs(plain).max()

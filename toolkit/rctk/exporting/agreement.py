@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,8 @@ from rctk.attacks.pgd import PGD
 from rctk.threat import ThreatModel
 from rctk_export.capture import INPUT
 from rctk_export.engine import Engine, Source
-from rctk_export.engines.onnxruntime import OnnxRuntime
-from rctk_export.input_spec import FloatNCHW, InputSpec
+from rctk_export.engines.onnxruntime import OnnxRuntime, unwanted_passes
+from rctk_export.input_spec import FloatNCHW
 from rctk_export.onnx_module import OnnxModule
 
 BATCH = 32
@@ -62,22 +61,19 @@ def adversarial_images(twin: OnnxModule, images: FloatNCHW, eps: float, seed: in
     return np.concatenate(made).astype(np.float32)
 
 
-def measure_agreement(
-    path: Path, spec: InputSpec, images: FloatNCHW, eps: float, *, optimize: bool, seed: int
-) -> Agreement:
-    """Compare ONNX Runtime on the int8 file at ``path`` with the file's own twin.
+def measure_agreement(source: Source, images: FloatNCHW, eps: float, *, optimize: bool, seed: int) -> Agreement:
+    """Compare ONNX Runtime on an int8 file with the file's own twin.
 
     Args:
-        path: The int8 ONNX file.
-        spec: Shape of its images.
+        source: The int8 ONNX file.
         images: Clean images ``(N, C, H, W)`` that calibration did not see.
         eps: Budget of the adversarial images.
         optimize: Let ONNX Runtime optimise the graph, as a deployment would.
         seed: Of the attack's random start.
     """
-    twin = OnnxModule(path)
+    twin = OnnxModule(source.path)
     attacked = adversarial_images(twin, images, eps, seed)
-    with OnnxRuntime(optimize=optimize).open(Source(path=path, input=spec, role="int8")) as engine:
+    with OnnxRuntime(optimize=optimize).open(source) as engine:
         clean = _same_class(engine, twin, images)
         adversarial = _same_class(engine, twin, attacked)
     some = images[:FLIP_IMAGES]
@@ -87,7 +83,7 @@ def measure_agreement(
         clean=clean,
         adversarial=adversarial,
         eps=eps,
-        flip_rate=flip_rate(path, twin, some, optimize=optimize),
+        flip_rate=flip_rate(source, twin, some, optimize=optimize),
         flip_samples=len(some),
     )
 
@@ -101,12 +97,12 @@ def _same_class(engine: Engine, twin: OnnxModule, images: FloatNCHW) -> float:
     return same / len(images)
 
 
-def flip_rate(path: Path, twin: OnnxModule, images: FloatNCHW, *, optimize: bool) -> float:
+def flip_rate(source: Source, twin: OnnxModule, images: FloatNCHW, *, optimize: bool) -> float:
     """Return the share of activation codes on which ONNX Runtime and the twin differ."""
-    model = onnx.load(path)
+    model = onnx.load(source.path)
     names = activation_codes(model)
     differing = total = 0
-    session = _session(model, names, optimize=optimize)
+    session = _session(model, names, source.target, optimize=optimize)
     with torch.inference_mode():
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
@@ -124,7 +120,7 @@ def activation_codes(model: onnx.ModelProto) -> list[str]:
     return [n.output[0] for n in model.graph.node if n.op_type == "QuantizeLinear" and n.input[0] not in constants]
 
 
-def _session(model: onnx.ModelProto, names: list[str], *, optimize: bool) -> Any:
+def _session(model: onnx.ModelProto, names: list[str], target: str, *, optimize: bool) -> Any:
     import onnxruntime as ort  # noqa: PLC0415  # only exports come here
 
     types = {t.name: t.data_type for t in model.graph.initializer}
@@ -139,4 +135,9 @@ def _session(model: onnx.ModelProto, names: list[str], *, optimize: bool) -> Any
     options.log_severity_level = 3
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return ort.InferenceSession(exposed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(
+        exposed.SerializeToString(),
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=unwanted_passes(target),
+    )

@@ -20,6 +20,7 @@ from rctk.quantize import CALIBRATORS
 from rctk.quantize.calibrate import Ranges, calibrate
 from rctk_export.bundle import Bundle
 from rctk_export.bundle_writer import BundleWriter
+from rctk_export.engine import Source
 from rctk_export.graph import Graph
 from rctk_export.lint import require_clean
 from rctk_export.onnx_files import serialize
@@ -193,8 +194,7 @@ def _checked(  # one check needs the file, its images and where to put it
     path = folder / f"{item.target}.onnx"
     path.write_bytes(serialize(item.model))
     found = measure_agreement(
-        path,
-        source.input,
+        Source(path=path, input=source.input, role="int8", target=item.target),
         check.images,
         settings.check_eps,
         optimize=item.target != "tensorrt",  # int8 activations: the optimiser leaves that file half float on x86
