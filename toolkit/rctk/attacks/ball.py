@@ -58,7 +58,9 @@ class Ball(NamedTuple):
         Args:
             base: Seed, mixed with the pixels of each image.
             stream: Number of the restart.
-            surface: Put it on the sphere (Auto-PGD) and not uniformly in the ball (PGD).
+            surface: Put it on the surface of the ball (Auto-PGD). Otherwise (PGD) it is uniform in the linf ball; in l2
+                direction and radius are uniform, because a point uniform in the volume lies almost on the sphere, and
+                PGD from there broke up to three images in a hundred fewer.
 
         Returns:
             ``(N, C, H, W)``, clipped to [0, 1].
@@ -72,8 +74,7 @@ class Ball(NamedTuple):
         else:
             noise = torch.from_numpy(noise_l2(seeds, shape, stream=2 * stream))
             if not surface:
-                radius = torch.from_numpy(uniform(seeds, (1, 1, 1), stream=2 * stream + 1))
-                noise = noise * radius ** (1 / noise[0].numel())
+                noise = noise * torch.from_numpy(uniform(seeds, (1, 1, 1), stream=2 * stream + 1))
         return self.project(self.x + self.threat.eps * noise.to(self.x.device))
 
 

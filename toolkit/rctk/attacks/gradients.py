@@ -59,11 +59,12 @@ def look(  # noqa: PLR0913 - what is looked at, then how
         if logits.ndim != 2 or logits.shape[1] < 2:
             raise AttackError(f"an attack needs logits (N, K) of two or more classes, got {tuple(logits.shape)}")
         values = loss(logits, y, target)
+        total = values.sum()
     seen = logits.detach()
     broken = seen.argmax(dim=1) != y
     slope = torch.zeros_like(x)
     if gradient and not (until_broken and bool(broken.all())):
-        slope = input_gradient(values.sum(), leaf)
+        slope = input_gradient(total, leaf)
     true = seen.gather(1, y[:, None])[:, 0]
     margin = true - seen.scatter(1, y[:, None], -torch.inf).amax(dim=1)
     return Look(loss=values.detach(), broken=broken, margin=margin, gradient=slope)
