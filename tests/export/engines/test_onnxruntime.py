@@ -69,9 +69,11 @@ def test_a_provider_that_does_not_start_is_refused(source, monkeypatch):
     available = [*module.ort.get_available_providers(), "CUDAExecutionProvider"]
     monkeypatch.setattr(module.ort, "get_available_providers", lambda: available)
     real = module.ort.InferenceSession
-    monkeypatch.setattr(
-        module.ort, "InferenceSession", lambda path, options, providers: real(path, options, ["CPUExecutionProvider"])
-    )
+
+    def only_cpu(path, options, providers, disabled_optimizers):
+        return real(path, options, ["CPUExecutionProvider"], disabled_optimizers=disabled_optimizers)
+
+    monkeypatch.setattr(module.ort, "InferenceSession", only_cpu)
     with pytest.raises(EngineUnavailableError, match="CUDAExecutionProvider did not start"):
         module.OnnxRuntime(provider="cuda").open(source)
 
