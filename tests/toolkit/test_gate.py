@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -113,3 +115,14 @@ def test_results_on_different_samples_are_refused():
 def test_a_margin_in_points_is_refused_with_the_share():
     with pytest.raises(OptionError, match=r"write 0\.02"):
         compared(max_drop=2)
+
+
+def test_the_gate_its_records_and_its_words_run_on_a_device():
+    code = """
+import sys
+import rctk.gate, rctk.records, rctk.statistics, rctk.report
+heavy = {"torch", "onnx", "scipy", "matplotlib", "seaborn", "pandas", "sklearn"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -48,7 +48,14 @@ def test_a_bench_has_its_unit_in_every_heading_or_cell(records):
     (record,) = [r for r in records if r.kind == "bench" and r.subject["role"] == "int8"]
     assert engine["median ms"] == f"{record.values['median_ms']:.3f}"
     assert (engine["size"], engine["peak memory"]) == ("283.2 KiB", "85.8 MiB")
-    assert (engine["speed-up"], engine["calls"], engine["file"]) == ("2.90 x", "200", "int8 cpu")
+    assert (engine["speed-up"], engine["calls"]) == ("2.90 x", "200")
+    assert engine["model, file"] == "digits-cnn, int8 cpu"
+
+
+def test_a_detail_that_no_record_holds_has_no_column(records):
+    row = cells(records, "Attacks")[0]
+    assert "queries" in row
+    assert "mean linf" not in row
 
 
 def test_an_export_has_a_row_per_file(records):
@@ -98,6 +105,15 @@ def test_a_terminal_gets_no_markup_and_no_escape_codes_from_a_name(hostile_recor
     text = printed(hostile_records, width=400)
     assert "\x1b" not in text
     assert "[red]" in text
+
+
+def test_a_narrow_terminal_keeps_words_whole_and_names_what_it_leaves_out(records):
+    text = printed(records, width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "no room for: budget; see the page, or widen the terminal" in text
+    for word in ("digits-cnn", "onnxruntime", "verdict", "difference,"):
+        assert word in text
+    assert "no room for" not in printed(records, width=200)
 
 
 def test_no_records_are_said_to_be_none():

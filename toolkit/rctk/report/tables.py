@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from rctk.records import Kind, Record
 from rctk.report.machines import machine_key, machine_labels, machine_row
 from rctk.report.words import (
+    MISSING,
     budget,
     milliseconds,
     number,
@@ -55,14 +56,15 @@ class View(NamedTuple):
 
 
 def tables(records: Sequence[Record]) -> list[Table]:
-    """Return one table per kind of record that occurs, and one of the machines."""
+    """Return one table per kind of record that occurs, and one of the machines; empty details are left out."""
     labels = machine_labels(records)
     machine = Column("machine", lambda record, _: labels[machine_key(record)], right=False, detail=True)
     found = []
     for view in VIEWS:
         lines = [(record, part) for record in records if record.kind == view.kind for part in view.parts(record)]
         if lines:
-            columns = (*view.columns, machine, TIME)
+            every = (*view.columns, machine, TIME)
+            columns = [c for c in every if not c.detail or any(c.cell(*line) != MISSING for line in lines)]
             rows = [tuple(column.cell(record, part) for column in columns) for record, part in lines]
             flags = tuple(column.right for column in columns), tuple(column.detail for column in columns)
             found.append(Table(view.title, view.note, tuple(column.heading for column in columns), rows, *flags))
@@ -125,6 +127,10 @@ def _between(heading: str, key: str, low: str, high: str) -> Column:
     return Column(heading, lambda _, part: percent_between(part.get(key), part.get(low), part.get(high)))
 
 
+def _model_file(record: Record) -> str:
+    return f"{text(record.subject.get('name'))}, {file_name(record.subject)}"
+
+
 def _needed(_: Record, part: Part) -> str:
     if part.get("samples_to_decide") is None and part.get("samples_if_equal") is not None:
         return f"{number(part['samples_if_equal'])} if equal"
@@ -147,7 +153,7 @@ def _ratio(value: Any) -> str:
     return number(value, "{:.2f} x")
 
 
-FILE = Column("file", lambda record, _: file_name(record.subject), right=False)
+FILE = Column("model, file", lambda record, _: _model_file(record), right=False)
 BUDGET = Column("budget", lambda _, part: budget(part.get("norm"), part.get("eps")), right=False)
 TIME = Column("time (UTC)", lambda record, _: text(record.time[:16].replace("T", " ")), right=False, detail=True)
 SEED = _value("seed", "seed", number, detail=True)
@@ -160,14 +166,13 @@ VIEWS = (
         "is an upper limit: a stronger attack may lower it.",
         _gates,
         (
-            _subject("name", "model"),
             FILE,
             _text("gate"),
+            _value("images", "samples", number),
+            _text("outcome", "verdict"),
             _between("float accuracy", "float_accuracy", "float_low", "float_high"),
             _between("engine accuracy", "engine_accuracy", "engine_low", "engine_high"),
             Column("difference, points", _difference),
-            _text("outcome", "verdict"),
-            _value("images", "samples", number),
             BUDGET,
             _value("allowed drop, points", "max_drop", lambda value: points(value).lstrip("+"), detail=True),
             Column("bounds, points", _bounds, detail=True),
@@ -187,14 +192,13 @@ VIEWS = (
         "used. A robust accuracy is an upper limit.",
         _whole,
         (
-            _subject("name", "model"),
             FILE,
             _subject("engine"),
-            _text("attack"),
+            _value("images", "samples", number),
             _between("clean accuracy", "clean_accuracy", "clean_low", "clean_high"),
             _between("robust accuracy", "robust_accuracy", "robust_low", "robust_high"),
-            _value("images", "samples", number),
             BUDGET,
+            _text("attack"),
             _text("crafted_on", "crafted on", detail=True),
             _text("data", detail=True),
             _value("queries", "queries", number, detail=True),
@@ -213,22 +217,21 @@ VIEWS = (
         "run over this median.",
         _whole,
         (
-            _subject("name", "model"),
             FILE,
             _subject("engine"),
             _value("batch", "batch", number),
             _value("threads", "threads", number),
+            _value("median ms", "median_ms", milliseconds),
+            _value("p95 ms", "p95_ms", milliseconds),
+            _value("p99 ms", "p99_ms", milliseconds, detail=True),
+            _value("speed-up", "speedup", _ratio),
+            _value("images/s", "images_per_s", number),
+            _value("size", "file_bytes", size),
             _value("calls", "calls", number),
             _value("warm-up", "warmup", number, detail=True),
             _value("min ms", "min_ms", milliseconds, detail=True),
-            _value("median ms", "median_ms", milliseconds),
             _value("p90 ms", "p90_ms", milliseconds, detail=True),
-            _value("p95 ms", "p95_ms", milliseconds),
-            _value("p99 ms", "p99_ms", milliseconds, detail=True),
             _value("max ms", "max_ms", milliseconds, detail=True),
-            _value("images/s", "images_per_s", number),
-            _value("speed-up", "speedup", _ratio),
-            _value("size", "file_bytes", size),
             _value("peak memory", "peak_rss_bytes", size, detail=True),
         ),
     ),
