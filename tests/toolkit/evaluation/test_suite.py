@@ -115,11 +115,11 @@ def test_candidates_for_one_subject_are_tried_on_the_other(subjects, split):
 
 def test_transferred_candidates_go_beyond_the_border_of_their_own_model(subjects, split):
     """Candidates that stop just behind the border of the float model would let the engine look robust."""
-    attack = METHODS.build("apgd-ce:steps=10")
+    attack = METHODS.build("pgd:steps=40")
     x, y = torch.from_numpy(split.images), torch.from_numpy(split.labels)
     once = attack(subjects[0].model, x, y, EPS, torch.Generator().manual_seed(0)).numpy()
     stopped_early = subjects[1].predict(once).argmax(1) == split.labels
-    went_on = run(subjects, split, ["apgd-ce:steps=10"]).entry("apgd-ce:steps=10", "float").robust["engine"]
+    went_on = run(subjects, split, ["pgd:steps=40"]).entry("apgd-ce:steps=10", "float").robust["engine"]
     assert went_on.sum() < (stopped_early & (subjects[1].predict(split.images).argmax(1) == split.labels)).sum()
 
 
