@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rctk.report.html import render_html
 from rctk.report.markdown import render_markdown
+from rctk.report.page import render_html
 from rctk.report.terminal import render_terminal
 
 __all__ = ["render_html", "render_markdown", "render_terminal"]

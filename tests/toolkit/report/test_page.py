@@ -10,7 +10,7 @@ import pytest
 
 from rctk.records import Record
 from rctk.report import render_html
-from rctk.report.html import html_page
+from rctk.report.page import html_page
 from rctk_kernels.errors import RecordError
 
 VOID = {"meta", "img", "br"}
@@ -21,7 +21,7 @@ import rctk.report
 assert not {"matplotlib", "seaborn", "pandas"} & set(sys.modules)
 import matplotlib, matplotlib.pyplot
 from rctk.records import Record
-from rctk.report.html import html_page
+from rctk.report.page import html_page
 before, state, backend = dict(matplotlib.rcParams), np.random.get_state()[1].tolist(), matplotlib.get_backend()
 times = [1.0, 1.1, 1.2]
 html_page([Record.of("bench", {"name": "a"}, {"batch": 1}, {"median_ms": 1.1, "times_ms": times})])
