@@ -119,7 +119,7 @@ def test_transferred_candidates_go_beyond_the_border_of_their_own_model(subjects
     x, y = torch.from_numpy(split.images), torch.from_numpy(split.labels)
     once = attack(subjects[0].model, x, y, EPS, torch.Generator().manual_seed(0)).numpy()
     stopped_early = subjects[1].predict(once).argmax(1) == split.labels
-    went_on = run(subjects, split, ["pgd:steps=40"]).entry("apgd-ce:steps=10", "float").robust["engine"]
+    went_on = run(subjects, split, ["pgd:steps=40"]).entry("pgd:steps=40", "float").robust["engine"]
     assert went_on.sum() < (stopped_early & (subjects[1].predict(split.images).argmax(1) == split.labels)).sum()
 
 
