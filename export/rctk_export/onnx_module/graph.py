@@ -9,7 +9,7 @@ import torch
 from onnx import TensorProto, inliner
 from torch import Tensor
 
-from rctk_export.onnx_module.exact import MOVES
+from rctk_export.onnx_module.coded import MOVES
 from rctk_export.onnx_module.expand import expand
 from rctk_export.onnx_module.node import Constant, Node, Settings, read_tensor
 from rctk_export.onnx_module.operators import build
@@ -107,13 +107,13 @@ def _live(nodes: list[Node], output: str) -> list[Node]:
 
 
 def _following(nodes: list[Node], images: str, batch: int | None) -> list[Node]:
-    """Tell the nodes that depend on the images which batch size the file fixes."""
-    moving, told = {images}, []
+    """Tell all nodes whether codes can reach them, and those that depend on images which batch size the file fixes."""
+    coded, moving, told = any(node.op == "DequantizeLinear" for node in nodes), {images}, []
     for node in nodes:
-        if not moving.isdisjoint(node.inputs):
-            moving.update(name for name in node.outputs if name)
-            node = replace(node, settings=replace(node.settings, batch=batch))  # noqa: PLW2901
-        told.append(node)
+        follows = not moving.isdisjoint(node.inputs)
+        moving.update(name for name in node.outputs if name and follows)
+        settings = replace(node.settings, coded=coded, batch=batch if follows else None)
+        told.append(replace(node, settings=settings))
     return told
 
 

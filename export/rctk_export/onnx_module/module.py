@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rctk_export.onnx_files import load_onnx
-from rctk_export.onnx_module.exact import Codes
+from rctk_export.onnx_module.codes import Codes
 from rctk_export.onnx_module.fixed import FixedValues
 from rctk_export.onnx_module.graph import code_names, quantized, read_graph, trainable
 from rctk_export.onnx_module.node import Settings
@@ -82,6 +82,7 @@ class OnnxModule(nn.Module):
         made = {name for node in self._graph.nodes for name in node.outputs if name}
         self._known = {self.input_name, *self._keys, *self._host, *made}
         self._plans = [self._planned(fuse=mode == "fast")]
+        self._codes = code_names(self._graph)
         self._batch = self._fixed_batch()
 
     def _store(self) -> None:
@@ -144,13 +145,18 @@ class OnnxModule(nn.Module):
         """
         self._check(images)
         self._check_names(names, "observed")
-        codes = code_names(self._graph) if self._graph.settings.exact else set()
         runs = [self._run(part, names) for part in self._parts(images)]
-        plain = [{name: _observed(run[name], is_code=name in codes) for name in names} for run in runs]
+        plain = [{name: self._observed(name, run[name]) for name in names} for run in runs]
         if len(plain) == 1:
             return plain[0]
         made = {name: [run[name] for run in plain] for name in names if name not in self._keys}
         return plain[0] | {name: torch.cat(values)[: len(images)] for name, values in made.items()}
+
+    def _observed(self, name: str, value: Value) -> Tensor:
+        if self._graph.settings.exact and (isinstance(value, Codes) or name in self._codes):
+            codes: Tensor = value.q if isinstance(value, Codes) else value
+            return codes.long()
+        return _real(value)
 
     def _check(self, images: Tensor) -> None:
         expected = self._graph.shape
@@ -255,8 +261,3 @@ class OnnxModule(nn.Module):
 def _real(value: Value) -> Tensor:
     tensor: Tensor = value.real() if isinstance(value, Codes) else value
     return tensor
-
-
-def _observed(value: Value, *, is_code: bool) -> Tensor:
-    tensor: Tensor = value.q if isinstance(value, Codes) else value
-    return tensor.long() if is_code or isinstance(value, Codes) else tensor

@@ -26,15 +26,17 @@ class Settings:
 
     Attributes:
         dtype: Every float of the graph, whatever the file stores: float32 in fast mode, float64 in exact mode.
-        exact: Whether values may be integer codes.
+        exact: Whether floats are float64 and results those of the reference engine, operation by operation.
         ste: Gradient of rounding outside the clip range: 0 (``clipped``) or 1 (``identity``).
-        batch: Batch size that the file fixes; None where it is dynamic.
+        batch: Batch size that the file fixes; None where it is dynamic, or the node does not depend on images.
+        coded: Whether the graph is quantized, so that values may be integer codes.
     """
 
     dtype: torch.dtype = torch.float32
     exact: bool = False
     ste: Literal["clipped", "identity"] = "clipped"
     batch: int | None = None
+    coded: bool = False
 
 
 class Constant(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rctk_export.onnx_module.exact import exact
+from rctk_export.onnx_module.coded import coded
 from rctk_export.onnx_module.node import Node, Op
 from rctk_export.onnx_module.ops_conv import LAYERS
 from rctk_export.onnx_module.ops_math import MATH
@@ -37,4 +37,4 @@ def build(node: Node) -> Op:
         function = OPERATORS[node.op](node)
     except (KeyError, IndexError, ValueError, TypeError) as error:
         raise GraphError(f"{node.where} is malformed ({error!r}); check the file with onnx.checker") from error
-    return exact(node, function) if node.settings.exact else function
+    return coded(node, function) if node.settings.coded else function

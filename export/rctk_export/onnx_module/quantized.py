@@ -14,6 +14,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
+from rctk_export.onnx_module.codes import Codes, along
 from rctk_export.onnx_module.node import Node, Op
 from rctk_kernels.errors import GraphError
 
@@ -33,15 +34,6 @@ class Format(NamedTuple):
     low: Any
     high: Any
     axis: int | None
-
-
-def along(values: Tensor, ndim: int, axis: int | None) -> Tensor:
-    """Shape one value per channel so that it broadcasts along ``axis`` of ``ndim`` axes; a single value has no axes."""
-    if axis is None:
-        return values.reshape(())
-    shape = [1] * ndim
-    shape[axis] = -1
-    return values.reshape(shape)
 
 
 def quantizer_axis(node: Node) -> int | None:
@@ -83,27 +75,23 @@ def code_format(node: Node) -> Format:
 
 
 class _Round(torch.autograd.Function):
-    """``clip(round(x / scale), low, high)``, times ``scale`` if ``restore``; the gradient passes straight through."""
+    """``clip(round(x / scale), low, high)``; the gradient passes straight through the rounding."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, low: Any, high: Any, options: tuple[bool, bool]) -> Tensor:
-        restore, clipped = options
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: Any, high: Any, clipped: bool) -> Tensor:
         codes = (x / scale).round_()
-        if clipped and ctx.needs_input_grad[0]:
-            rounded = codes
-            codes = torch.clamp(rounded, low, high)
-            ctx.save_for_backward(scale, codes == rounded)
-        else:
-            codes.clamp_(low, high)
+        if not clipped or not ctx.needs_input_grad[0]:
             ctx.save_for_backward(scale)
-        ctx.restore = restore
-        return codes.mul_(scale) if restore else codes
+            return codes.clamp_(low, high)
+        rounded, codes = codes, torch.clamp(codes, low, high)
+        ctx.save_for_backward(scale, codes == rounded)
+        return codes
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, None, None, None, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None, None, None]:
         scale, *inside = ctx.saved_tensors
-        grad = grads[0] if not inside else grads[0] * inside[0]
-        return grad if ctx.restore else grad / scale, None, None, None, None
+        grad = grads[0] / scale
+        return grad * inside[0] if inside else grad, None, None, None, None
 
 
 class _Clip(torch.autograd.Function):
@@ -140,26 +128,26 @@ def to_pixels(images: Tensor, dtype: torch.dtype) -> Tensor:
     if not images.is_floating_point():
         return images.to(dtype)
     scaled = images.float().clamp(0, 1) * 255
-    return cast("Tensor", _Round.apply(scaled, scaled.new_ones(()), 0, 255, (False, True))).to(dtype)
+    return cast("Tensor", _Round.apply(scaled, scaled.new_ones(()), 0, 255, True)).to(dtype)
 
 
-def _rounding(node: Node, *, restore: bool) -> Callable[[Tensor, Tensor], Tensor]:
+def _rounding(node: Node) -> Callable[[Tensor, Tensor], Tensor]:
     low, high, axis = code_format(node)
-    options = (restore, node.settings.ste == "clipped")
+    clipped = node.settings.ste == "clipped"
 
     def run(x: Tensor, scale: Tensor) -> Tensor:
         if isinstance(low, Tensor):
             bounds = [along(bound.to(x.device), x.ndim, axis) for bound in (low, high)]
         else:
             bounds = [low, high]
-        return cast("Tensor", _Round.apply(x, along(scale, x.ndim, axis), *bounds, options))
+        return cast("Tensor", _Round.apply(x, along(scale, x.ndim, axis), *bounds, clipped))
 
     return run
 
 
 def quantize(node: Node) -> Op:
     """``clip(round_half_even(x / scale) + zero)`` as floats."""
-    rounded, axis = _rounding(node, restore=False), quantizer_axis(node)
+    rounded, axis = _rounding(node), quantizer_axis(node)
 
     def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
         codes = rounded(x, scale)
@@ -169,37 +157,35 @@ def quantize(node: Node) -> Op:
 
 
 def dequantize(node: Node) -> Op:
-    """``(codes - zero) * scale`` in the float type of the module."""
-    axis, dtype = quantizer_axis(node), node.settings.dtype
+    """Codes that know their value; exact mode keeps them as they are, fast mode subtracts the zero point at once."""
+    axis, fixed = quantizer_axis(node), node.constant(0) is not None
+    dtype, exact = node.settings.dtype, node.settings.exact
 
-    def run(codes: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-        values = codes.to(dtype)
-        if zero is not None:
-            values = values - along(zero, values.ndim, axis)
-        return values * along(scale, values.ndim, axis)
+    def run(codes: Tensor, scale: Tensor, zero: Tensor | None = None) -> Codes:
+        given = Codes(codes.to(dtype), scale, None if zero is None else zero.to(dtype), axis, fixed)
+        return given if exact else Codes(given.centred(), scale, None, axis, fixed)
 
     return run
 
 
 def fake_quantize(node: Node) -> Op:
-    """QuantizeLinear and the DequantizeLinear after it in one pass; the same numbers as one after the other."""
-    rounded = _rounding(node, restore=True)
-    return lambda x, scale, _zero=None: rounded(x, scale)
+    """QuantizeLinear and the DequantizeLinear after it in one pass: codes without their zero point."""
+    rounded, axis = _rounding(node), quantizer_axis(node)
+    return lambda x, scale, _zero=None: Codes(rounded(x, scale), scale, None, axis)
 
 
 def dynamic_quantize(node: Node) -> Op:
     """Codes, scale and zero point of uint8 whose range is that of the batch and 0; one scale for the whole batch."""
     if node.settings.exact:
         raise node.refuse("scales computed at run time have no exact mode; use the fast one")
-    options = (False, node.settings.ste == "clipped")
+    clipped = node.settings.ste == "clipped"
 
     def run(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        low, high = (
-            edge.clamp(max=0) if i == 0 else edge.clamp(min=0) for i, edge in enumerate(torch.aminmax(x.detach()))
-        )
+        lowest, highest = torch.aminmax(x.detach())
+        low, high = lowest.clamp(max=0), highest.clamp(min=0)
         scale = ((high - low) / 255).clamp(min=torch.finfo(x.dtype).tiny)
         zero = torch.clamp(torch.round(-low / scale), 0, 255)
-        codes = cast("Tensor", _Round.apply(x, scale, -zero, 255 - zero, options)) + zero
+        codes = cast("Tensor", _Round.apply(x, scale, -zero, 255 - zero, clipped)) + zero
         return codes, scale, zero
 
     return run

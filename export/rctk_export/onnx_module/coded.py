@@ -1,49 +1,25 @@
-"""Exact mode: the integer arithmetic of the reference engine, in float64 tensors.
+"""Operators on integer codes: the arithmetic of the reference engine.
 
-A value is *real* (a float64 tensor) or *codes* (what a DequantizeLinear gave). Two operands that are both codes
-multiply as integers; their exact sum meets the product of the scales, then the bias. Float64 holds every integer
-below 2**53, so the sums do not depend on their order. Gradients pass as in fast mode.
+A value is *real* (a float tensor) or *codes* (what a DequantizeLinear gave). Two operands that are both codes
+multiply as integers; their sum meets the product of the scales, then the bias. In exact mode floats are float64: they
+hold every integer below 2**53, so sums are exact and their order is free. In fast mode they are float32, where that
+ends at 2**24: beyond it a sum may be off by a share of 1e-7.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from rctk_export.onnx_module.codes import Codes, along
 from rctk_export.onnx_module.node import Node, Op
 from rctk_export.onnx_module.ops_conv import gemm_product, window_sums
-from rctk_export.onnx_module.quantized import along, quantizer_axis
 
 
-class Codes(NamedTuple):
-    """Integers and the grid that gives them a value: ``(q - zero) * scale``.
-
-    Attributes:
-        q: Integer-valued float64.
-        scale: One value, or one per channel along ``axis``.
-        zero: Likewise.
-        axis: None for one scale per tensor.
-    """
-
-    q: Tensor
-    scale: Tensor
-    zero: Tensor
-    axis: int | None
-
-    def centred(self) -> Tensor:
-        """Return ``q - zero``."""
-        return self.q - along(self.zero, self.q.ndim, self.axis)
-
-    def real(self) -> Tensor:
-        """Return the value that the codes stand for."""
-        return self.centred() * along(self.scale, self.q.ndim, self.axis)
-
-    def like(self, q: Tensor) -> Codes:
-        """Return other codes on the same grid."""
-        return Codes(q, self.scale, self.zero, self.axis)
+def _tensor(value: Tensor | Codes) -> Tensor:
+    return value.real() if isinstance(value, Codes) else value
 
 
 def real(value: Tensor | Codes | None) -> Tensor | None:
@@ -80,20 +56,9 @@ def transpose(node: Node, function: Op) -> Op:
     def run(x: Tensor | Codes) -> Tensor | Codes:
         if isinstance(x, Codes) and x.axis is not None:
             axes = list(range(x.q.ndim))[::-1] if order is None else list(order)
-            return Codes(function(x.q), x.scale, x.zero, axes.index(x.axis % x.q.ndim))
+            return Codes(function(x.q), x.scale, x.zero, axes.index(x.axis % x.q.ndim), x.fixed)
         result: Tensor | Codes = whole(x)
         return result
-
-    return run
-
-
-def dequantize(node: Node, _function: Op) -> Op:
-    """Keep codes and grid; nothing is computed yet."""
-    axis = quantizer_axis(node)
-
-    def run(q: Tensor, scale: Tensor, zero: Tensor | None = None) -> Codes:
-        origin = torch.zeros_like(scale) if zero is None else zero.to(torch.float64)
-        return Codes(q.to(torch.float64), scale, origin, axis)
 
     return run
 
@@ -103,28 +68,27 @@ def _integers(sums: Tensor) -> Tensor:
     return sums if sums.device.type == "cpu" else sums + (sums.round() - sums).detach()
 
 
-def product(multiply: Callable[[Tensor, Tensor], Tensor], weight_axis: int | None, out_axis: int) -> Op:
-    """Multiply two operands as integers if both are codes, as reals otherwise.
+def product(multiply: Callable[[Tensor, Tensor], Tensor], weight_axis: int, out_axis: int) -> Op:
+    """Return the product of two operands as integers, None unless both are codes whose scales allow it.
 
     Args:
-        multiply: Convolution or matrix product, without bias.
+        multiply: Convolution or matrix product, without bias; its result is nobody else's.
         weight_axis: Axis of the second operand whose scales may differ: that of the output channels.
         out_axis: Axis of the output channels in the result.
     """
 
-    def run(x: Tensor | Codes, w: Tensor | Codes) -> Tensor:
-        if isinstance(x, Codes) and isinstance(w, Codes) and x.axis is None:
-            axis = None if w.axis is None else w.axis % w.q.ndim
-            if axis is None or axis == weight_axis:
-                sums = _integers(multiply(x.centred(), w.centred()))
-                scale = x.scale.reshape(()) * w.scale
-                if axis is not None and sums.shape[out_axis] != scale.numel():  # groups of a transposed convolution
-                    scale = scale.repeat(sums.shape[out_axis] // scale.numel())
-                return sums * along(scale, sums.ndim, None if axis is None else out_axis)
-        a, b = real(x), real(w)
-        assert a is not None
-        assert b is not None
-        return multiply(a, b)
+    def run(x: Tensor | Codes, w: Tensor | Codes) -> Tensor | None:
+        if not isinstance(x, Codes) or not isinstance(w, Codes) or x.axis is not None:
+            return None
+        if w.axis is not None and w.axis % w.q.ndim != weight_axis % w.q.ndim:
+            return None
+        sums = _integers(multiply(x.centred(), w.centred()))
+        scale = x.scale.reshape(()) * w.scale
+        if w.axis is None:
+            return sums.mul_(scale.reshape(()))
+        if sums.shape[out_axis] != scale.numel():  # groups of a transposed convolution
+            scale = scale.repeat(sums.shape[out_axis] // scale.numel())
+        return sums.mul_(along(scale, sums.ndim, out_axis))
 
     return run
 
@@ -132,26 +96,34 @@ def product(multiply: Callable[[Tensor, Tensor], Tensor], weight_axis: int | Non
 def convolution(weight_axis: int) -> Callable[[Node, Op], Op]:
     """Return the builder of Conv (output channels on axis 0 of the weight) or ConvTranspose (axis 1)."""
 
-    def build(_node: Node, function: Op) -> Op:
-        multiply = product(function, weight_axis, 1)
+    def build(node: Node, function: Op) -> Op:
+        multiply, exact = product(function, weight_axis, 1), node.settings.exact
 
         def run(x: Tensor | Codes, w: Tensor | Codes, b: Tensor | Codes | None = None) -> Tensor:
-            result: Tensor = multiply(x, w)
+            result: Tensor | None = multiply(x, w)
             bias = real(b)
-            return result if bias is None else result + bias.reshape(-1, *[1] * (result.ndim - 2))
+            if result is None:
+                result = function(real(x), real(w), None if exact else bias)
+                bias = bias if exact else None
+            return result if bias is None else result.add_(bias.reshape(-1, *[1] * (result.ndim - 2)))
 
         return run
 
     return build
 
 
-def gemm(node: Node, _function: Op) -> Op:
-    """``alpha * A' @ B' + beta * C`` with an exact integer product."""
+def gemm(node: Node, function: Op) -> Op:
+    """``alpha * A' @ B' + beta * C`` with an integer product."""
     alpha, beta = float(node.get("alpha", 1.0)), float(node.get("beta", 1.0))
     multiply = product(gemm_product(node), 0 if node.get("transB", 0) else 1, 1)
+    exact, plain = node.settings.exact, gemm_product(node)
 
     def run(a: Tensor | Codes, b: Tensor | Codes, c: Tensor | Codes | None = None) -> Tensor:
-        result: Tensor = multiply(a, b)
+        result: Tensor | None = multiply(a, b)
+        if result is None and not exact:
+            real_result: Tensor = function(real(a), real(b), real(c))
+            return real_result
+        result = plain(_tensor(a), _tensor(b)) if result is None else result
         bias = real(c)
         result = result if alpha == 1 else alpha * result
         return result if bias is None else result + (bias if beta == 1 else beta * bias)
@@ -160,12 +132,12 @@ def gemm(node: Node, _function: Op) -> Op:
 
 
 def mat_mul(_node: Node, function: Op) -> Op:
-    """Exact integer product over the last two axes."""
+    """Integer product over the last two axes."""
+    multiply = product(function, -1, -1)
 
     def run(a: Tensor | Codes, b: Tensor | Codes) -> Tensor:
-        dims = (b.q if isinstance(b, Codes) else b).ndim
-        result: Tensor = product(function, dims - 1, -1)(a, b)
-        return result
+        result: Tensor | None = multiply(a, b)
+        return function(real(a), real(b)) if result is None else result
 
     return run
 
@@ -177,11 +149,19 @@ def pad(node: Node, function: Op) -> Op:
 
     def run(x: Tensor | Codes, *rest: Tensor | None) -> Tensor | Codes:
         if zero and isinstance(x, Codes) and x.axis is None:
-            return x.like(function(x.centred(), *rest) + x.zero.reshape(()))
+            padded = function(x.centred(), *rest)
+            return x.like(padded if x.zero is None else padded + x.zero.reshape(()))
         result: Tensor | Codes = moved(real(x), *rest)
         return result
 
     return run
+
+
+def _same_grid(a: Codes, b: Codes) -> bool:
+    if a.axis is not None or b.axis is not None or (a.zero is None) != (b.zero is None):
+        return False
+    same_zero = a.zero is b.zero or (a.zero is not None and b.zero is not None and torch.equal(a.zero, b.zero))
+    return same_zero and (a.scale is b.scale or torch.equal(a.scale, b.scale))
 
 
 def concat(_node: Node, function: Op) -> Op:
@@ -189,11 +169,8 @@ def concat(_node: Node, function: Op) -> Op:
 
     def run(*values: Tensor | Codes) -> Tensor | Codes:
         codes = [value for value in values if isinstance(value, Codes)]
-        first = codes[0] if len(codes) == len(values) else None
-        if first is not None and all(
-            c.axis is None and torch.equal(c.scale, first.scale) and torch.equal(c.zero, first.zero) for c in codes
-        ):
-            return first.like(function(*[c.q for c in codes]))
+        if len(codes) == len(values) and all(_same_grid(c, codes[0]) for c in codes):
+            return codes[0].like(function(*[c.q for c in codes]))
         result: Tensor = function(*[real(value) for value in values])
         return result
 
@@ -202,10 +179,13 @@ def concat(_node: Node, function: Op) -> Op:
 
 def average_pool(node: Node, function: Op) -> Op:
     """Sum of codes, times the scale, over the count; reals likewise."""
-    sums = window_sums(node)
+    sums, exact = window_sums(node), node.settings.exact
 
     def run(x: Tensor | Codes) -> Tensor:
         if isinstance(x, Codes) and x.axis is None:
+            if not exact:
+                mean: Tensor = function(x.centred())
+                return mean * x.scale.reshape(())
             total, count = sums(x.centred())
             return _integers(total) * x.scale.reshape(()) / count
         result: Tensor = function(real(x))
@@ -254,8 +234,7 @@ MOVES = {
 }
 """Operators that move values of their first input and change none."""
 
-EXACT: dict[str, Callable[[Node, Op], Op]] = {
-    "DequantizeLinear": dequantize,
+CODED: dict[str, Callable[[Node, Op], Op]] = {
     "Conv": convolution(0),
     "ConvTranspose": convolution(1),
     "Gemm": gemm,
@@ -274,7 +253,7 @@ EXACT: dict[str, Callable[[Node, Op], Op]] = {
 }
 
 
-def exact(node: Node, function: Op) -> Op:
+def coded(node: Node, function: Op) -> Op:
     """Wrap the operator ``function`` of ``node`` so that it takes codes."""
-    build = EXACT.get(node.op)
+    build = CODED.get(node.op)
     return on_reals(function) if build is None else build(node, function)
