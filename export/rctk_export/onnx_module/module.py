@@ -27,10 +27,11 @@ Hook = Callable[[Tensor], Tensor]
 class OnnxModule(nn.Module):
     """Runs an ONNX graph that maps images to logits; gradients reach the images and, in fast mode, the parameters.
 
-    Fast mode computes in float32 whatever float type the file stores; a cast to float16 does not round. Exact mode
-    computes integer products as the reference engine does, in float64. A graph that reads uint8 gets the nearest
-    pixels of images in [0, 1]. A batch size that the file fixes is followed where the graph lets it; otherwise the
-    images go through in batches of that size.
+    Floats are float32 in fast mode and float64 in exact mode, whatever the file stores; a cast to float16 does not
+    round. Quantized operands multiply as integers. Exact mode equals the reference engine code for code; in fast mode
+    a code may differ where a value lies within float32 rounding of the edge between two codes. A graph that reads
+    uint8 gets the nearest pixels of images in [0, 1]. A batch size that the file fixes is ignored if images stay apart
+    in another batch; otherwise they go through in batches of that size.
 
     Attributes:
         rewrite: Tensor name to a function that is applied to the tensor once, where it is made (or first read, for an
@@ -46,7 +47,7 @@ class OnnxModule(nn.Module):
     Weights and biases are parameters, under ``initializers`` by their names in the graph; codes, scales, zero points
     and other constants are buffers. What depends only on tensors without ``requires_grad`` (int8 weights and their
     scales) is computed once and again when one of them changes in place. Sizes, clip bounds and zero points of
-    quantizers are read at construction.
+    quantizers are read at construction. Limits: the module cannot be pickled; send the ONNX file instead.
 
     Example:
         >>> from onnx import TensorProto, helper
@@ -83,7 +84,7 @@ class OnnxModule(nn.Module):
         self._known = {self.input_name, *self._keys, *self._host, *made}
         self._plans = [self._planned(fuse=mode == "fast")]
         self._codes = code_names(self._graph)
-        self._batch = self._fixed_batch()
+        self._stays_apart: bool | None = None
 
     def _store(self) -> None:
         """Register the constants that steps read: weights as parameters, values as buffers, sizes on the host."""
@@ -177,26 +178,29 @@ class OnnxModule(nn.Module):
 
     def _parts(self, images: Tensor) -> Iterator[Tensor]:
         """Yield all images at once, or in batches of the size that the file fixes, the last one filled by repeating."""
-        if self._batch is None or len(images) == self._batch:
+        batch = self._graph.shape[0] if self._graph.shape else None
+        if batch is None or len(images) == batch or self._apart(batch, images):
             yield images
             return
-        order = torch.arange(-(-len(images) // self._batch) * self._batch, device=images.device) % len(images)
-        yield from (images[chunk] for chunk in order.split(self._batch))
+        order = torch.arange(-(-len(images) // batch) * batch, device=images.device) % len(images)
+        yield from (images[chunk] for chunk in order.split(batch))
 
-    def _fixed_batch(self) -> int | None:
-        """Return the batch size that the file fixes, None if images stay apart in a batch of another size as well."""
-        batch, *sizes = self._graph.shape or (None,)
-        if batch is None or None in sizes:
-            return batch
-        shape = (batch + 1, *[size or 1 for size in sizes])
-        probe = torch.linspace(0, 1, math.prod(shape)).reshape(shape)
-        try:
-            with torch.no_grad():
-                first, second = self._logits(probe), self._logits(torch.cat([probe[:-1], probe[:1]]))
-        except (RuntimeError, GraphError):  # sizes in the graph do not fit another batch
-            return batch
-        apart = torch.equal(first[:-1], second[:-1]) and not torch.equal(first[-1], second[-1])
-        return None if apart else batch
+    def _apart(self, batch: int, images: Tensor) -> bool:
+        """Find out, once, whether a graph made for ``batch`` images keeps them apart in a batch of another size."""
+        if self._stays_apart is None:
+            shape = (batch + 1, *images.shape[1:])
+            probe = torch.linspace(0, 1, math.prod(shape), device=images.device).reshape(shape)
+            hooks, self.rewrite = self.rewrite, {}
+            try:
+                with torch.no_grad():
+                    first, second = self._logits(probe), self._logits(torch.cat([probe[:-1], probe[:1]]))
+                same, other = torch.equal(first[:-1], second[:-1]), torch.equal(first[-1], second[-1])
+                self._stays_apart = same and not other
+            except (RuntimeError, GraphError):  # a size in the graph fits no other batch
+                self._stays_apart = False
+            finally:
+                self.rewrite = hooks
+        return self._stays_apart
 
     def _logits(self, images: Tensor) -> Tensor:
         logits = _real(self._run(images, (self.output_name,))[self.output_name])

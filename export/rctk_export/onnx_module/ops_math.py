@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import reduce
 
@@ -53,7 +54,10 @@ def power(node: Node) -> Op:
 
 
 def clip(node: Node) -> Op:
-    """Clip to attributes (below opset 11) or inputs; straight-through before a quantizer if the settings ask for it."""
+    """Clip to attributes (below opset 11) or inputs; straight-through before a quantizer if the settings ask for it.
+
+    On the bounds themselves the gradient is 0, as that of ReLU and ReLU6.
+    """
     computed = any(node.has(i) and node.constant(i) is None for i in (1, 2))
     if computed:
         return lambda x, low=None, high=None: torch.clamp(x, min=low, max=high)
@@ -62,7 +66,10 @@ def clip(node: Node) -> Op:
         return lambda x, *_bounds: x
     if node.settings.ste == "identity" and node.feeds_quantizer:
         return lambda x, *_bounds: straight_through_clip(x, low, high)
-    return lambda x, *_bounds: torch.clamp(x, min=low, max=high)
+    low, high = -math.inf if low is None else low, math.inf if high is None else high
+    if low > high:  # ONNX: the upper bound wins
+        return lambda x, *_bounds: torch.clamp(x, low, high)
+    return lambda x, *_bounds: F.hardtanh(x, low, high) if x.is_floating_point() else torch.clamp(x, low, high)
 
 
 def leaky_relu(node: Node) -> Op:

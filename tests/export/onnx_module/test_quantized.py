@@ -110,6 +110,31 @@ def test_a_clip_in_front_of_a_quantizer_follows_the_estimator(tools, ste, expect
     assert gradient(OnnxModule(model, ste=ste), [[0.0, 3.0, 4.0, -5.0]]) == [expected]
 
 
+def test_a_clip_has_no_gradient_on_and_beyond_its_bounds(tools):
+    module = OnnxModule(tools.one_node("Clip", np.float32(0), np.float32(6), shape=(5,)))
+    assert gradient(module, [[-1.0, 0.0, 3.0, 6.0, 7.0]]) == [[0, 0, 1, 0, 0]]  # as ReLU6
+    below = OnnxModule(tools.one_node("Clip", np.float32(2), shape=(3,)))
+    assert gradient(below, [[1.0, 2.5, 1e9]]) == [[0, 1, 1]]
+
+
+def test_a_clip_with_crossed_bounds_gives_the_upper_one(tools):
+    module = OnnxModule(tools.one_node("Clip", np.float32(3), np.float32(1), shape=(3,)))
+    assert module(torch.tensor([[0.0, 2.0, 5.0]])).tolist() == [[1, 1, 1]]
+
+
+def test_four_bit_weights_are_read(tools):
+    codes = np.array([[-8, 7], [3, -1]], dtype=np.int8)
+    packed = helper.make_tensor("w4", TensorProto.INT4, codes.shape, codes.reshape(-1).tolist())
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w4", "scale"], ["w"]),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    model = tools.graph_of(nodes, {"scale": HALF}, shape=(2,), opset=21)
+    model.graph.initializer.append(packed)
+    for mode in ("fast", "exact"):
+        assert OnnxModule(model, mode=mode)(torch.tensor([[1.0, 2.0]])).tolist() == [[-1.0, 2.5]]
+
+
 def test_a_clip_that_something_else_reads_keeps_its_own_gradient(tools):
     nodes = [
         helper.make_node("Clip", ["x", "low"], ["c"]),
