@@ -12,12 +12,15 @@ class CountedModel(nn.Module):
     Attributes:
         forward_images: Images classified.
         backward_images: Images for which a gradient came back to the input.
+        batch_size: Most images that an attack may put in at once; absent where nobody said.
         zero_gradients: Those among them whose gradient was zero in every pixel: there the attack was blind.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, batch_size: int | None = None) -> None:
         super().__init__()
         self.model = model
+        if batch_size is not None:
+            self.batch_size = batch_size
         self.training = model.training
         self.forward_images = 0
         self.backward_images = 0

@@ -15,13 +15,14 @@ class Counted:
     """A ``predict`` that is called in batches of ``batch_size`` and books each query to its image.
 
     Attributes:
+        batch_size: Most images in one call of ``predict``.
         queries: ``(N,)`` int64; queries about each image of the split.
         unbooked: Queries whose images an attack did not name.
 
     Args:
         predict: Images in [0, 1] to logits.
         samples: ``N``, size of the split.
-        batch_size: Most images in one call of ``predict``.
+        batch_size: See above.
     """
 
     def __init__(self, predict: Predict, samples: int, batch_size: int) -> None:
@@ -30,7 +31,7 @@ class Counted:
         self.queries: npt.NDArray[np.int64] = np.zeros(samples, dtype=np.int64)
         self.unbooked = 0
         self._predict = predict
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._group: Rows = np.arange(samples)
         self._named: Rows | None = None
 
@@ -56,7 +57,7 @@ class Counted:
             np.add.at(self.queries, named, 1)
         else:
             self.unbooked += len(images)
-        size = self._batch_size
+        size = self.batch_size
         if len(images) <= size:
             return _checked(self._predict(images), len(images))
         starts = range(0, len(images), size)

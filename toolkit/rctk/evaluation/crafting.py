@@ -59,6 +59,9 @@ class Crafter(Protocol):
         ...
 
 
+GROUP_BYTES = 2**26
+"""Most memory of the images that an attack gets at once; its own state is about ten times as large."""
+
 CRAFTERS: Family[Crafter] = Family(
     "kind of attack",
     {"gradient": "rctk.evaluation.whitebox:WhiteBox", "query": "rctk.evaluation.blackbox:BlackBox"},
@@ -87,10 +90,11 @@ def groups(rows: Rows, size: int) -> list[Rows]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
-def group_size(attack: Attack, batch_size: int) -> int:
-    """Return how many images an attack gets at once.
+def group_size(attack: Attack, batch_size: int, image_bytes: int) -> int:
+    """Return how many images an attack gets at once: a batch, or several where it packs and memory allows.
 
-    A gradient attack holds the activations of all its images. A query attack holds only images, and more of them keep
-    the engine's batches full while broken ones leave.
+    What is left of several batches fills fewer of them, so the model keeps working on full batches.
     """
-    return batch_size if attack.kind == "gradient" else 8 * batch_size
+    if not getattr(attack, "packs", False):
+        return batch_size
+    return max(batch_size, min(8 * batch_size, GROUP_BYTES // image_bytes))

@@ -117,7 +117,7 @@ def evaluate(  # noqa: PLR0913 - who, on what, by what, how much, then how
     adversarial, rows = split.images.copy(), np.flatnonzero(clean)
     replaced = 0
     with (progress or Silent()).stage(attack.name, len(rows)) as advance:
-        for group in groups(rows, group_size(attack, batch_size)):
+        for group in groups(rows, group_size(attack, batch_size, split.images[0].nbytes)):
             adversarial[group], bad = _strongest(crafter, counted, split, group)
             replaced += bad
             advance(len(group))

@@ -76,7 +76,7 @@ class Round:
         unbooked = self.seat.counted.unbooked
         rows = np.flatnonzero(self.seat.clean & self._open())
         with (progress or Silent()).stage(f"{self.text} on {self.seat.name}", len(rows)) as advance:
-            for group in groups(rows, group_size(self.attack, batch_size)):
+            for group in groups(rows, group_size(self.attack, batch_size, self.split.images[0].nbytes)):
                 self._attack(group)
                 advance(len(group))
         cost = self.crafter.cost

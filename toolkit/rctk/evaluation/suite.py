@@ -12,6 +12,7 @@ from rctk.attacks import ATTACKS
 from rctk.attacks.attack import Attack
 from rctk.data.split import Split
 from rctk.evaluation.crafting import CRAFTERS
+from rctk.evaluation.journal import Journal
 from rctk.evaluation.judge import Flags
 from rctk.evaluation.rounds import Entry, Round
 from rctk.evaluation.subjects import Seat, Subject
@@ -93,6 +94,7 @@ def attack_subjects(  # noqa: PLR0913 - who, on what, by what, how much, then ho
     batch_size: int,
     cross: bool = True,
     progress: Progress | None = None,
+    journal: Journal | None = None,
 ) -> SuiteResult:
     """Attack every subject on the same images, the cheapest attack first.
 
@@ -106,6 +108,7 @@ def attack_subjects(  # noqa: PLR0913 - who, on what, by what, how much, then ho
         cross: Try each candidate on every subject, and attack an image as long as any of them survives, so that no
             subject is attacked less than another. Otherwise each subject meets only what was crafted for it.
         progress: Told about every batch of images.
+        journal: Keeps finished batches; a run that was stopped finds them again and ends with the same result.
     """
     methods = sorted(((text, ATTACKS.build(text)) for text in attacks), key=lambda pair: pair[1].passes)
     seats = _seats(subjects, split, batch_size)
@@ -115,6 +118,8 @@ def attack_subjects(  # noqa: PLR0913 - who, on what, by what, how much, then ho
             if attack.kind == "gradient" and seat.subject.model is None:
                 continue
             crafter = CRAFTERS.load(attack.kind)(attack, threat, seed, seat.counted, seat.subject.model)
+            if journal is not None:
+                crafter = journal.wrap(crafter, attack, threat, seat.name, seat.counted)
             round_ = Round(text, attack, crafter, seat, seats if cross else [seat], split)
             entries.append(round_.run(batch_size, progress))
     for seat in seats:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rctk.attacks.attack import Attack, GradientAttack, Rows, TorchModule
-from rctk.attacks.gradients import frozen
+from rctk.attacks.gradients import classify, frozen
 from rctk.data.split import Labels
 from rctk.evaluation.counted_model import CountedModel
 from rctk.evaluation.counting import Counted
@@ -27,7 +27,6 @@ class WhiteBox:
     def __init__(
         self, attack: Attack, threat: ThreatModel, seed: int, counted: Counted, model: TorchModule | None
     ) -> None:
-        del counted  # the model under test is not asked
         if not isinstance(model, nn.Module):
             raise AttackError(
                 f"{attack.name} needs gradients and got no torch model; give the float model or the twin of the "
@@ -36,7 +35,7 @@ class WhiteBox:
         self._attack = cast("GradientAttack", attack)
         self._threat = threat
         self._state = attack_seed(seed, attack)
-        self._model = CountedModel(model)
+        self._model = CountedModel(model, counted.batch_size)  # the model under test itself is not asked
         tensors = [*model.parameters(), *model.buffers()]
         self._device = tensors[0].device if tensors else torch.device("cpu")
 
@@ -58,8 +57,7 @@ class WhiteBox:
         return Cost(self._model.forward_images, self._model.backward_images, self._model.zero_gradients)
 
     def _fooled(self, images: Tensor, labels: Tensor) -> npt.NDArray[np.bool_]:
-        with torch.no_grad():
-            wrong: Tensor = self._model(images).argmax(dim=1) != labels
+        wrong = classify(self._model, images).argmax(dim=1) != labels
         return wrong.cpu().numpy().astype(np.bool_)
 
 
