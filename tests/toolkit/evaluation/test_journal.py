@@ -77,11 +77,11 @@ def test_a_second_run_finds_every_batch(module, split, tmp_path):
     first, second = Journal(tmp_path, {"seed": 3}), Journal(tmp_path, {"seed": 3})
     one, other = attack(module, split, first), attack(module, split, second)
     assert first.found == 0
-    assert second.found == len(list(first.folder.iterdir())) > 5
+    assert second.found == len(list(first.folder.iterdir())) > 1
     same(one, other)
 
 
-@pytest.mark.parametrize("calls", [3, 12, 25])
+@pytest.mark.parametrize("calls", [2, 6, 10])
 def test_a_run_that_was_stopped_ends_with_the_same_result(module, split, tmp_path, calls):
     with pytest.raises(PowerError):
         attack(module, split, Journal(tmp_path, {"seed": 3}), calls)
