@@ -10,6 +10,7 @@ from torch import nn
 
 from rctk.attacks import ATTACKS
 from rctk.data.split import Split
+from rctk.evaluation.crafting import group_size
 from rctk.evaluation.judge import evaluate
 from rctk.threat import ThreatModel
 from rctk_kernels.errors import AttackError, DataError, EngineError, OptionError
@@ -288,7 +289,7 @@ def test_progress_is_told_about_every_image_once(linear, make_split):
             raise AssertionError(text)
 
     evaluate(linear, make_split(linear), SQUARE, EPS, seed=0, batch_size=3, progress=Watch())
-    assert told == [("square", 35), 24, 11]  # a query attack gets eight batches at once
+    assert told == [("square", 35), 24, 11]  # an attack that packs gets eight batches at once
 
 
 def test_the_split_is_not_touched(linear, make_split):
@@ -297,3 +298,37 @@ def test_the_split_is_not_touched(linear, make_split):
     evaluate(linear, split, SQUARE, EPS, seed=0)
     evaluate(linear, split, ATTACKS.build("apgd-t:steps=5"), EPS, seed=0, model=linear.module())
     assert Split(name="s", images=split.images, labels=split.labels).fingerprint == before
+
+
+def test_an_attack_that_packs_never_has_more_than_a_batch_in_the_model(linear, make_split):
+    sizes = []
+
+    class Watch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = linear.module()
+
+        def forward(self, x):
+            sizes.append(len(x))
+            return self.inner(x)
+
+    split = make_split(linear)
+    for text in ("pgd:steps=8", "apgd-ce:steps=8", "apgd-t:steps=8"):
+        sizes.clear()
+        result = evaluate(linear, split, ATTACKS.build(text), EPS, seed=0, batch_size=9, model=Watch())
+        assert max(sizes) <= 9
+        assert sizes[:4] == [9, 9, 9, 8]
+        # what is left of four batches shares fewer passes: not one small batch for each of them
+        assert len(sizes) < result.forward_passes / 4
+
+
+def test_an_attack_that_does_not_pack_gets_one_batch_at_a_time(linear, make_split):
+    seen = []
+    evaluate(linear, make_split(linear), Returns(what=lambda x: seen.append(len(x)) or x), EPS, seed=0, batch_size=9)
+    assert seen == [9, 9, 9, 8]
+
+
+@pytest.mark.parametrize(("image_bytes", "size"), [(12_288, 512), (602_112, 111), (10**8, 64)])
+def test_how_many_images_an_attack_gets_at_once_is_limited_by_memory(image_bytes, size):
+    # 32 x 32: eight batches; 224 x 224: what 64 MiB hold; larger still: one batch
+    assert group_size(SQUARE, 64, image_bytes) == size

@@ -33,6 +33,7 @@ class APGDCrossEntropy:
 
     name: ClassVar[str] = "apgd-ce"
     kind: ClassVar[Kind] = "gradient"
+    packs: ClassVar[bool] = True
 
     steps: int = 100
     restarts: int = 1

@@ -12,6 +12,7 @@ from rctk.attacks.apgd import AutoPgd
 from rctk.attacks.attack import Kind
 from rctk.attacks.ball import Ball, draw_base
 from rctk.attacks.best import Best
+from rctk.attacks.gradients import classify
 from rctk.attacks.losses import targeted_dlr
 from rctk.threat import ThreatModel
 from rctk_kernels.errors import OptionError
@@ -34,6 +35,7 @@ class APGDTargeted:
 
     name: ClassVar[str] = "apgd-t"
     kind: ClassVar[Kind] = "gradient"
+    packs: ClassVar[bool] = True
 
     steps: int = 100
     targets: int = 9
@@ -71,6 +73,4 @@ class APGDTargeted:
 
 def wrong_classes(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Return all classes but the true one, the highest logit first, ``(N, K - 1)``."""
-    with torch.no_grad():
-        logits: Tensor = model(x)
-    return logits.scatter(1, y[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :-1]
+    return classify(model, x).scatter(1, y[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :-1]

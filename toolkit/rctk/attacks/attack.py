@@ -40,7 +40,8 @@ class QueryAttack(Protocol):
     """Searches with logits alone; written in NumPy, so it runs against any engine on any device.
 
     All batches of one evaluation get generators in the same state. Draw through :mod:`rctk.attacks.draws`, which
-    gives every image a stream of its own; then a result does not depend on how images were batched.
+    gives every image a stream of its own; then a result does not depend on how images were batched. With
+    ``packs = True`` an attack gets several batches at once, and the judge's ``predict`` cuts them to size.
     """
 
     name: ClassVar[str]
@@ -64,6 +65,9 @@ class GradientAttack(Protocol):
     ``x`` is a float32 tensor ``(N, C, H, W)``, ``y`` an int64 tensor ``(N,)``, ``generator`` a ``torch.Generator`` on
     the CPU; a tensor shaped like ``x`` comes back. The types are loose here because this module runs without torch.
     What :class:`QueryAttack` says about randomness holds here too.
+
+    An attack that never has more images in the model than its ``batch_size`` (as :func:`rctk.attacks.gradients.look`
+    sees to) says ``packs = True`` and then gets several batches at once, whose survivors share the later ones.
     """
 
     name: ClassVar[str]

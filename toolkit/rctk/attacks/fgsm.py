@@ -25,6 +25,7 @@ class FGSM:
 
     name: ClassVar[str] = "fgsm"
     kind: ClassVar[Kind] = "gradient"
+    packs: ClassVar[bool] = True
 
     @property
     def passes(self) -> int:

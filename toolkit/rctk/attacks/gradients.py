@@ -39,7 +39,7 @@ def look(  # noqa: PLR0913 - what is looked at, then how
     gradient: bool = True,
     until_broken: bool = True,
 ) -> Look:
-    """Classify ``x`` and differentiate ``loss`` by it.
+    """Classify ``x`` and differentiate ``loss`` by it, as many images at a time as :func:`at_once` says.
 
     Parameters receive no gradient, and a surrounding ``no_grad`` does not matter. :class:`AttackError` where no path
     leads from the logits back to the image.
@@ -53,6 +53,14 @@ def look(  # noqa: PLR0913 - what is looked at, then how
         gradient: Whether to differentiate at all.
         until_broken: Spare the backward pass where all of the batch is broken, because nobody goes on.
     """
+    pieces = -(-len(x) // at_once(model, len(x)))
+    if pieces > 1:
+        cut = zip(x.tensor_split(pieces), y.tensor_split(pieces), target.tensor_split(pieces), strict=True)
+        parts = [
+            look(model, images, labels, goals, loss, gradient=gradient, until_broken=until_broken)
+            for images, labels, goals in cut
+        ]
+        return Look(*(torch.cat(field) for field in zip(*parts, strict=True)))
     with torch.enable_grad():
         leaf = x.detach().requires_grad_(gradient)
         logits = model(leaf)
@@ -68,6 +76,20 @@ def look(  # noqa: PLR0913 - what is looked at, then how
     true = seen.gather(1, y[:, None])[:, 0]
     margin = true - seen.scatter(1, y[:, None], -torch.inf).amax(dim=1)
     return Look(loss=values.detach(), broken=broken, margin=margin, gradient=slope)
+
+
+def at_once(model: nn.Module, count: int) -> int:
+    """Return how many of ``count`` images may be in ``model`` at once: its ``batch_size`` where it has one, at least 1.
+
+    The judge's model has one. It hands over more images than that, so that survivors of several batches share one.
+    """
+    return max(min(count, getattr(model, "batch_size", count)), 1)
+
+
+def classify(model: nn.Module, x: Tensor) -> Tensor:
+    """Return logits ``(N, K)`` without a gradient, as many images at a time as :func:`at_once` says."""
+    with torch.no_grad():
+        return torch.cat([model(part) for part in x.split(at_once(model, len(x)))])
 
 
 def input_gradient(total: Tensor, x: Tensor) -> Tensor:

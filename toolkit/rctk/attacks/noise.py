@@ -29,6 +29,7 @@ class Noise:
 
     name: ClassVar[str] = "noise"
     kind: ClassVar[Kind] = "query"
+    packs: ClassVar[bool] = True
 
     tries: int = 10
 

@@ -40,6 +40,7 @@ class PGD:
 
     name: ClassVar[str] = "pgd"
     kind: ClassVar[Kind] = "gradient"
+    packs: ClassVar[bool] = True
 
     steps: int = 40
     restarts: int = 1

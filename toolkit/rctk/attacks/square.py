@@ -39,6 +39,7 @@ class Square:
 
     name: ClassVar[str] = "square"
     kind: ClassVar[Kind] = "query"
+    packs: ClassVar[bool] = True
 
     queries: int = 1000
     p_init: float = 0.8
