@@ -153,7 +153,7 @@ def test_a_budget_below_one_level_is_refused_on_the_grid():
     ThreatModel(eps=float(np.float32(1 / 255)), grid="uint8")
 
 
-@pytest.mark.parametrize("words", [{"norm": "l1"}, {"grid": "int8"}])
+@pytest.mark.parametrize("words", [{"norm": "l0"}, {"grid": "int8"}])
 def test_unknown_words_are_refused(words):
     with pytest.raises(OptionError, match="must be"):
         ThreatModel(**words)

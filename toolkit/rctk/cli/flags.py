@@ -65,7 +65,7 @@ class ThreatFlags:
     """The budget of an attack."""
 
     norm: str = ThreatModel.norm
-    """Norm of the perturbation: linf or l2."""
+    """Norm of the perturbation: linf, l2 or l1."""
     eps: Fraction = ThreatModel.eps
     """Budget on images in [0, 1], such as 8/255."""
 
