@@ -113,8 +113,8 @@ def test_every_tensor_equals_that_of_the_reference_engine(tools, tmp_path, write
     for name in names:
         codes = np.issubdtype(expected[name].dtype, np.integer)
         assert codes == (seen[name].dtype == torch.int64), name
-        if codes:
-            assert np.array_equal(seen[name].numpy(), expected[name]), name
+        if codes or write is residual:  # sums of integers and single float64 operations: not one bit differs
+            assert np.array_equal(seen[name].detach().numpy(), expected[name]), name
         else:
             np.testing.assert_allclose(
                 seen[name].detach().numpy(), expected[name], rtol=1e-12, atol=1e-12, err_msg=name

@@ -90,17 +90,26 @@ def test_weights_are_parameters_and_other_constants_are_not(tools):
         helper.make_node("Transpose", ["w.t"], ["w"], perm=[1, 0]),
         helper.make_node("MatMul", ["normal", "w"], ["product"]),
         helper.make_node("Add", ["b", "product"], ["sum"]),
-        helper.make_node("Clip", ["sum", "low"], ["clipped"]),
+        helper.make_node("MatMul", ["sum", "w2"], ["second"]),
+        helper.make_node("Add", ["second", "b2"], ["shifted"]),
+        helper.make_node("Add", ["shifted", "offset"], ["moved"]),
+        helper.make_node("Clip", ["moved", "low"], ["clipped"]),
         helper.make_node("BatchNormalization", ["clipped", "gain", "shift", "mu", "var"], ["norm"]),
         helper.make_node("Reshape", ["norm", "target"], ["y"]),
     ]
     vector = np.ones(3, np.float32)
     constants = dict.fromkeys(["mean", "std"], np.ones(4, np.float32))
-    constants |= dict.fromkeys(["b", "gain", "shift", "mu", "var"], vector)
-    constants |= {"w.t": np.ones((3, 4), np.float32), "low": np.float32(0), "target": np.array([-1, 3])}
+    constants |= dict.fromkeys(["b", "b2", "offset", "gain", "shift", "mu", "var"], vector)
+    constants |= {
+        "w.t": np.ones((3, 4), np.float32),
+        "w2": np.eye(3, dtype=np.float32),
+        "low": np.float32(0),
+        "target": np.array([-1, 3]),
+    }
     module = OnnxModule(tools.graph_of(nodes, constants, shape=(4,)))
-    assert {name for name, _ in module.named_parameters()} == {"graph/" + n for n in ("w/t", "b", "gain", "shift")}
-    assert {name for name, _ in module.named_buffers()} == {"graph/" + n for n in ("mean", "std", "mu", "var", "low")}
+    weights, others = {"w/t", "b", "w2", "b2", "gain", "shift"}, {"mean", "std", "offset", "mu", "var", "low"}
+    assert {name for name, _ in module.named_parameters()} == {f"graph/{name}" for name in weights}
+    assert {name for name, _ in module.named_buffers()} == {f"graph/{name}" for name in others}
     assert set(module.initializers) == set(constants)
     assert module.initializers["w.t"] is dict(module.named_parameters())["graph/w/t"]
     assert module.initializers["target"].tolist() == [-1, 3]

@@ -76,6 +76,17 @@ def test_output_dtype_stands_for_the_type_of_a_missing_zero_point(tools):
     assert module(torch.tensor(X)).tolist() == [[0, 0, 1, 1, 63.5, -64]]
 
 
+def test_a_pair_with_different_computed_scales_is_not_one_step(tools):
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["top"], keepdims=0),
+        helper.make_node("Add", ["top", "top"], ["twice"]),
+        helper.make_node("QuantizeLinear", ["x", "top"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "twice"], ["y"]),
+    ]
+    module = OnnxModule(tools.graph_of(nodes, {}, shape=(2,)))
+    assert module(torch.tensor([[4.0, 1.0]])).tolist() == [[8, 0]]
+
+
 def test_scales_along_an_axis(tools, agrees):
     scale, zero = np.array([0.5, 0.25, 1.0], np.float32), np.array([0, 3, -7], np.int8)
     agrees(pair(tools, zero, scale, shape=(3, 4), axis=1), 40 * tools.images((3, 4)))
