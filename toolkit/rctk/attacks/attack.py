@@ -104,22 +104,33 @@ class Answer(NamedTuple):
     broken: npt.NDArray[np.bool_]
 
 
-def ask(predict: Predict, images: FloatNCHW, y: Labels, rows: Rows) -> Answer:
-    """Query ``predict`` about candidates ``images`` ``(n, C, H, W)`` for positions ``rows``, whose labels are ``y``.
+def query(predict: Predict, images: FloatNCHW, rows: Rows) -> FloatNK:
+    """Return the logits of candidates ``images`` ``(n, C, H, W)`` for the images at positions ``rows`` ``(n,)``.
 
     A ``predict`` that has a method ``book(rows)``, as the judge's has, is told which images the query is about.
+    """
+    book = getattr(predict, "book", None)
+    if book is not None:
+        book(rows)
+    return predict(images)
+
+
+def ask(predict: Predict, images: FloatNCHW, y: Labels, rows: Rows) -> Answer:
+    """Query ``predict`` about candidates ``images`` ``(n, C, H, W)`` for positions ``rows``, whose labels are ``y``.
 
     Example:
         >>> images, rows = np.zeros((2, 1, 1, 1), dtype=np.float32), np.arange(2)
         >>> ask(lambda _: np.array([[3.0, 1.0, 2.0], [0.0, 0.0, -1.0]]), images, np.array([0, 1]), rows)
         Answer(margin=array([1., 0.]), broken=array([False,  True]))
     """
-    book = getattr(predict, "book", None)
-    if book is not None:
-        book(rows)
-    logits = predict(images)
-    broken = logits.argmax(axis=1) != y
+    logits = query(predict, images, rows)
+    return Answer(margin=margins(logits, y), broken=logits.argmax(axis=1) != y)
+
+
+def margins(logits: FloatNK, y: Labels) -> FloatN:
+    """Return the true logit minus the largest other one, ``(n,)``."""
     every = np.arange(len(logits))
     others = logits.copy()
     others[every, y] = -np.inf
-    return Answer(margin=logits[every, y] - others.max(axis=1), broken=broken)
+    result: FloatN = logits[every, y] - others.max(axis=1)
+    return result
