@@ -1,8 +1,8 @@
 """Function-preserving clean-up of a float classifier graph, so that planners meet few forms.
 
 Afterwards BatchNorm is folded wherever a neighbouring layer can take it, no Identity or Dropout is left, a mean over
-the image plane is a ``GlobalAveragePool``, linear layers are ``Gemm`` with ``transB=1``, padding by zeros sits in its
-convolution, and every layer is named after its weight.
+the image plane is a ``GlobalAveragePool``, linear layers are ``Gemm`` with ``transB=1``, padding by zeros and constant
+factors sit in their convolution, narrow strided shortcuts are convolutions, and every layer is named after its weight.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import onnx
 from onnx import helper
 
 from rctk_export.graph import Graph, attributes, set_attribute
+from rctk_export.scaling import drop_neutral, fold_scale
+from rctk_export.shortcut import convolve_shortcuts
 
 Array = npt.NDArray[Any]
 
@@ -24,11 +26,14 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = Graph(_copy(model))
     for rule in (
         drop_identities,
+        drop_neutral,
         matmul_to_gemm,
         transpose_gemm,
         fold_pad,
         fold_batchnorm_back,
         fold_batchnorm_forward,
+        fold_scale,
+        convolve_shortcuts,
         mean_to_pool,
         name_layers,
     ):

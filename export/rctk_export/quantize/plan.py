@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from rctk_export.graph import Graph, Reader, attributes
+from rctk_export.shortcut import selects
 
 MOVING = {
     "MaxPool",
@@ -66,6 +67,7 @@ class Plan:
         readers: Quantized tensor to the ``(node, input)`` pairs that read the quantized value; a tensor without an
             entry is read quantized by everyone.
         saturating: Names of Relu and Clip nodes that the following saturation replaces.
+        widened: Quantized tensor to the number of zero channels that are appended to it before it is quantized.
         integer_bias: Biases become int32 on the grid of the sums.
         float_weights: Weights are stored float with Q and DQ behind them, instead of int8 with DQ.
         kept_float: Nodes that stay float although they compute.
@@ -78,6 +80,7 @@ class Plan:
     tensors: dict[str, str] = field(default_factory=dict)
     readers: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
     saturating: set[str] = field(default_factory=set)
+    widened: dict[str, int] = field(default_factory=dict)
     kept_float: list[KeptFloat] = field(default_factory=list)
 
     def calibrated(self) -> list[str]:
@@ -126,9 +129,9 @@ def kept_float_nodes(graph: Graph, plan: Plan, reasons: Mapping[str, str]) -> li
 
 
 def leader(graph: Graph, producers: Mapping[str, onnx.NodeProto], tensor: str) -> str:
-    """Follow ``tensor`` back through operators that only move values, to where its values were made."""
+    """Follow ``tensor`` back through operators that only move or select values, to where its values were made."""
     node = producers.get(tensor)
-    while node is not None and node.op_type in MOVING and moves_exactly(graph, node):
+    while node is not None and ((node.op_type in MOVING and moves_exactly(graph, node)) or selects(graph, node)):
         tensor = node.input[0]
         node = producers.get(tensor)
     return tensor

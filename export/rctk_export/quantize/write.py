@@ -53,10 +53,12 @@ class _Writer:
     def run(self) -> onnx.ModelProto:
         for tensor, source in self.plan.tensors.items():
             self.grids[tensor] = self._grid(source)
+        for tensor, channels in self.plan.widened.items():
+            self._widen(tensor, channels)
         for layer in self.plan.layers:
             self._layer(layer)
         self._drop_saturating()
-        for tensor in self.plan.tensors:
+        for tensor in self.grids:
             self._activation(tensor)
         return self.graph.finish()
 
@@ -65,6 +67,19 @@ class _Writer:
         if not (np.isfinite(low) and np.isfinite(high)):
             raise QuantizationError(f"tensor {tensor!r} has the range ({low}, {high}); calibrate with finite images")
         return signed_grid(low, high) if self.plan.signed else unsigned_grid(low, high)
+
+    def _widen(self, tensor: str, channels: int) -> None:
+        """Append zero channels to a tensor ``(N, C, H, W)`` that convolutions read, and to their weights."""
+        readers, wide = self.graph.readers(tensor), self.graph.fresh(f"{tensor}.wide")
+        pads = self.graph.add_constant(f"{wide}.pads", np.array([0, 0, 0, 0, 0, channels, 0, 0], dtype=np.int64))
+        pad = helper.make_node("Pad", [tensor, pads], [wide], name=wide)
+        self.graph.insert_before(readers[0].node, [pad])
+        for conv, _ in readers:
+            weight = self.graph.constant(conv, 1)
+            assert weight is not None
+            self.graph.rewrite_constant(conv, 1, np.pad(weight, ((0, 0), (0, channels), (0, 0), (0, 0))))
+        self.graph.replace_readers(tensor, wide, readers)
+        self.grids[wide] = self.grids.pop(tensor)
 
     def _layer(self, layer: Layer) -> None:
         node = self.nodes[layer.name]
