@@ -19,6 +19,7 @@ COMMANDS = {
     "attack": "Attack a bundle's float model, twin or engine, or a bare engine file.",
     "bench": "Measure latency, throughput and memory of an engine on this machine.",
     "compare": "Gate the deployed engine against its float parent; exit code 0, 1 or 3.",
+    "audit": "Check whether robust accuracies can be believed, or gradients are masked.",
     "report": "Render records as tables, Markdown and one HTML page with plots.",
     "train": "Train a small classifier, plainly or adversarially, to a checkpoint.",
     "inspect": "Show what is in a bundle or an ONNX file.",
