@@ -6,7 +6,6 @@ import dataclasses
 import difflib
 import importlib
 from collections.abc import Iterator, Mapping
-from fractions import Fraction
 from types import NoneType, UnionType
 from typing import Any, Generic, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -16,14 +15,15 @@ T = TypeVar("T")
 
 
 def number(text: str) -> float:
-    """Read ``0.03``, ``8/255`` or ``1e-3`` as a float.
+    """Read ``0.03``, ``8/255``, ``125.3/255`` or ``1e-3`` as a float.
 
     Example:
         >>> number("8/255") == 8 / 255
         True
     """
+    above, slash, below = text.partition("/")
     try:
-        return float(Fraction(text)) if "/" in text else float(text)
+        return float(above) / float(below) if slash else float(above)
     except (ValueError, ZeroDivisionError) as error:
         raise OptionError(f"{text!r} is not a number; write 0.03 or 8/255") from error
 

@@ -50,6 +50,7 @@ def test_a_bare_name_takes_all_defaults():
         ("known:steps=inf", "whole number"),
         ("known:size=abc", "not a number"),
         ("known:size=8/0", "not a number"),
+        ("known:size=8/", "not a number"),
         ("known:norm=l3", "unknown value of known:norm 'l3'"),
         ("known:fast=maybe", "true or false"),
     ],
@@ -70,6 +71,7 @@ def test_a_class_is_imported_only_when_its_name_is_used():
 def test_fractions_are_exact():
     assert number("8/255") == 8 / 255
     assert number("-1e-3") == -0.001
+    assert number("125.3/255") == 125.3 / 255
 
 
 def test_the_nearest_name_is_offered():
