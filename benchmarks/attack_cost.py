@@ -218,7 +218,7 @@ def compare(title: str, table: dict[str, Contender], rounds: int) -> None:
         )
 
 
-def loop_share(case: Case, rounds: int, batch: int = 32, steps: int = 100) -> None:
+def loop_share(case: Case, rounds: int, batch: int = 32, steps: int = 500) -> None:
     """Print Square's throughput as a share of what the engine does on the same batch without it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "float.onnx"
