@@ -18,6 +18,7 @@ COMMANDS = {
     "export": "Compress a classifier to int8 and write a bundle.",
     "attack": "Attack a bundle's float model, twin or engine, or a bare engine file.",
     "bench": "Measure latency, throughput and memory of an engine on this machine.",
+    "stress": "Corruptions, occlusion, rotations and JPEG: float against engine on the same images.",
     "compare": "Gate the deployed engine against its float parent; exit code 0, 1 or 3.",
     "audit": "Check whether robust accuracies can be believed, or gradients are masked.",
     "report": "Render records as tables, Markdown and one HTML page with plots.",

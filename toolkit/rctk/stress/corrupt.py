@@ -73,7 +73,6 @@ def corruption_conditions(
     chosen: Sequence[str], severities: Sequence[int], seed: int, published: Published | None
 ) -> list[Condition]:
     """Return one condition per type and severity: published arrays where there are any, else generated images."""
-
     for severity in severities:
         check_severity(severity)
     return [_condition(name, severity, seed, published) for name in chosen for severity in severities]

@@ -1,4 +1,4 @@
-"""Runs stress tests on several forms of one model, on the same images; the models themselves are asked, nothing else."""
+"""Runs stress tests on several forms of one model, on the same images; the models themselves are asked."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rctk.evaluation.counting import Counted, clean_classes
 from rctk.evaluation.judge import Flags
 from rctk.evaluation.subjects import Subject
 from rctk.progress import Progress, Silent
+from rctk.stress import CORRUPTIONS
 from rctk.stress.condition import Condition, Origin
 from rctk_export.input_spec import FloatNCHW
 from rctk_kernels.errors import DataError, OptionError
@@ -42,7 +43,7 @@ class Cell:
 
     def survived(self, subject: str) -> Flags:
         """Return ``(N,)``: right on all variants; where there are several, on the image as it is, too."""
-        every: Flags = self.right[subject].all(axis=0)
+        every = np.asarray(self.right[subject].all(axis=0))
         return every if self.variants == 1 else every & self.clean[subject]
 
     def accuracy(self, subject: str) -> float:
@@ -153,13 +154,12 @@ def _check(images: FloatNCHW, originals: FloatNCHW, condition: Condition) -> Non
 
 
 def _notes(cells: Sequence[Cell]) -> tuple[str, ...]:
-    corruptions = [cell for cell in cells if cell.level.isdigit()]
-    generated = sorted({cell.test for cell in corruptions if cell.origin == "generated"})
+    generated = {cell.test for cell in cells if cell.test in CORRUPTIONS and cell.origin == "generated"}
     notes = []
     if generated:
         notes.append(
-            f"{len(generated)} corruption types were generated here, not read from published arrays: compare models with "
-            "each other, not with published numbers"
+            f"{len(generated)} corruption types were generated here, not read from published arrays: compare models "
+            "with each other, not with published numbers"
         )
     if "frost" in generated:
         notes.append("frost uses a procedural texture in place of the published photographs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from rctk_export.registry import unknown
 HELD_OUT = "held out"
 
 
-class TestSummary(NamedTuple):
+class Summary(NamedTuple):
     """One test over its levels; shares.
 
     Attributes:
@@ -44,7 +45,8 @@ class Overall(NamedTuple):
     Attributes:
         mpc: Mean accuracy over types and severities, with a bootstrap interval over images.
         difference: mPC minus that of the baseline, paired by image; None for the baseline itself.
-        mce: Mean corruption error against the baseline, a share; None where the baseline makes no error on some type.
+        mce: Mean corruption error against the baseline, a share; None for the baseline itself, and where that makes no
+            error at all on some type.
         held_out: Mean accuracy over the held-out types.
     """
 
@@ -54,7 +56,7 @@ class Overall(NamedTuple):
     held_out: float | None
 
 
-def summarise_tests(result: StressResult, subject: str, baseline: str, *, seed: int) -> list[TestSummary]:
+def summarise_tests(result: StressResult, subject: str, baseline: str, *, seed: int) -> list[Summary]:
     """Return one row per test; intervals are 95 %, of 2000 resamples of the images."""
     _check(result, subject, baseline)
     rows = []
@@ -63,7 +65,7 @@ def summarise_tests(result: StressResult, subject: str, baseline: str, *, seed: 
         difference = None if subject == baseline else bootstrap_difference(other, own, seed=seed)
         accuracy = tuple(cell.accuracy(subject) for cell in cells)
         estimate = bootstrap(own, seed=seed)
-        rows.append(TestSummary(test, cells[0].group, cells[0].origin, accuracy, estimate, difference))
+        rows.append(Summary(test, cells[0].group, cells[0].origin, accuracy, estimate, difference))
     return rows
 
 
@@ -82,7 +84,7 @@ def summarise(result: StressResult, subject: str, baseline: str, *, seed: int) -
     return Overall(
         mpc=bootstrap(own, seed=seed),
         difference=None if subject == baseline else bootstrap_difference(other, own, seed=seed),
-        mce=None if perfect else mean_corruption_error(_table(main, subject), base),
+        mce=None if perfect or subject == baseline else mean_corruption_error(_table(main, subject), base),
         held_out=held_out,
     )
 
@@ -114,7 +116,7 @@ def record_values(result: StressResult, subject: str, baseline: str, *, seed: in
         "clean_high": high,
         **_estimate("mpc", overall.mpc),
         "mce": overall.mce,
-        "mce_baseline": baseline,
+        "mce_baseline": None if subject == baseline else baseline,
         "held_out_accuracy": overall.held_out,
         "cells": [_cell(cell, subject) for cell in result.cells],
         "notes": list(result.notes),
@@ -169,3 +171,48 @@ def _check(result: StressResult, *subjects: str) -> None:
     for subject in subjects:
         if subject not in result.clean:
             raise unknown("subject", subject, list(result.clean))
+
+
+def table_rows(result: StressResult, subjects: Sequence[str], *, seed: int) -> list[tuple[str, ...]]:
+    """Return one row per test: origin, accuracies and means of all subjects, differences to the first."""
+    found = [summarise_tests(result, name, subjects[0], seed=seed) for name in subjects]
+    rows = []
+    for same in zip(*found, strict=True):
+        levels = [" ".join(f"{100 * value:.1f}" for value in one.accuracy) for one in same]
+        means = [f"{one.mean.value:.1%}" for one in same]
+        rows.append((same[0].test, same[0].origin, *levels, *means, *(_points(one.difference) for one in same[1:])))
+    return rows
+
+
+def overall_lines(result: StressResult, subjects: Sequence[str], *, seed: int) -> list[str]:
+    """Return one line per subject with mPC and mCE, then how many conditions differ beyond chance."""
+    lines = []
+    for name in subjects:
+        overall = summarise(result, name, subjects[0], seed=seed)
+        parts = []
+        if overall.mpc is not None:
+            value, low, high = overall.mpc
+            parts.append(f"mPC {value:.1%} ({low:.1%} to {high:.1%})")
+        if overall.difference is not None:
+            parts.append(f"{_points(overall.difference)} points against {subjects[0]}")
+        if overall.mce is not None:
+            parts.append(f"mCE {overall.mce:.1%} of {subjects[0]}")
+        if overall.held_out is not None:
+            parts.append(f"held-out types {overall.held_out:.1%}")
+        if parts:
+            lines.append(f"{name}: {', '.join(parts)}")
+    for name in subjects[1:]:
+        each = cell_differences(result, name, subjects[0])
+        worse = sum(one.adjusted_p < 0.05 and one.paired.difference < 0 for one in each)
+        better = sum(one.adjusted_p < 0.05 and one.paired.difference > 0 for one in each)
+        lines.append(
+            f"{name} against {subjects[0]}: worse under {worse} and better under {better} of {len(each)} conditions "
+            "(McNemar, Holm-corrected to 5 %)"
+        )
+    return lines
+
+
+def _points(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "-"
+    return f"{100 * estimate.value:+.1f} ({100 * estimate.low:+.1f} to {100 * estimate.high:+.1f})"
