@@ -1,0 +1,121 @@
+"""Differential evasion: fool a deployed model where the model it was made from notices nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rctk.attacks.attack import Kind
+from rctk.attacks.ball import Ball
+from rctk.attacks.beside import reference_of
+from rctk.attacks.best import Best
+from rctk.attacks.gradients import input_gradient
+from rctk.threat import ThreatModel
+from rctk_kernels.errors import OptionError
+
+
+class Gap(NamedTuple):
+    """What two models say about candidates.
+
+    Attributes:
+        score: ``(N,)``; chance of the true class in the reference minus ``balance`` times that in the model.
+        fooled: ``(N,)`` bool; the model names another class.
+        unaware: ``(N,)`` bool; the reference names the true one.
+        gradient: ``(N, C, H, W)`` of the score.
+    """
+
+    score: Tensor
+    fooled: Tensor
+    unaware: Tensor
+    gradient: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class DIVA:
+    """Gradient ascent on how much surer of the true class a reference is than the model under attack, linf and l2.
+
+    Runs on a :class:`rctk.attacks.beside.Beside`: the twin of an engine with the float model beside it finds images
+    that the engine gets wrong and a float monitor does not see, and the reverse the reverse. It measures the gap
+    between two forms of a model, not the robustness of either.
+
+    Attributes:
+        steps: Gradient steps, from the original image.
+        step_size: Length of one step as a share of ``eps``.
+        balance: Weight ``c`` of the model under attack.
+        stop_at_success: Leave an image once the model is fooled and the reference is not.
+
+    Reference:
+        Hao et al., "Tale of Two Models: Constructing Evasive Attacks on Edge Models", MLSys 2022, eq. 5.
+        https://arxiv.org/abs/2204.10933
+    """
+
+    name: ClassVar[str] = "diva"
+    kind: ClassVar[Kind] = "gradient"
+    needs_reference: ClassVar[bool] = True
+
+    steps: int = 20
+    step_size: float = 0.125
+    balance: float = 1.0
+    stop_at_success: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise OptionError(f"diva:steps must be at least 1, got {self.steps}")
+        if not 0 < self.step_size < float("inf"):
+            raise OptionError(f"diva:step_size is a positive share of eps, got {self.step_size}")
+        if not 0 < self.balance < float("inf"):
+            raise OptionError(f"diva:balance must be positive, got {self.balance}")
+
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes of both models."""
+        return 4 * (self.steps + 1)
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator
+    ) -> Tensor:
+        """Return for every image an evasive iterate, or else the one with the highest score."""
+        del generator  # nothing here is random
+        reference, best = reference_of(model, self.name), Best(x)
+        rows, ball, adv = torch.arange(len(x), device=x.device), Ball.around(x, threat), x.detach().clone()
+        for step in range(self.steps + 1):
+            if not len(rows):
+                break
+            seen = gap(model, reference, adv, y[rows], balance=self.balance)
+            evasive = seen.fooled & seen.unaware
+            best.offer(rows, adv, seen.score, evasive)
+            if step == self.steps:
+                break
+            adv = ball.project(adv + self.step_size * threat.eps * ball.direction(seen.gradient))
+            if self.stop_at_success and bool(evasive.any()):
+                rows, adv, ball = rows[~evasive], adv[~evasive], ball.keep(~evasive)
+        return best.images
+
+
+def gap(model: nn.Module, reference: nn.Module, x: Tensor, y: Tensor, *, balance: float) -> Gap:
+    """Compare two models on ``x`` and differentiate their difference.
+
+    Both must be differentiable; :class:`AttackError` where one is not. Chances are taken in float64, where a confident
+    model still has a gradient.
+    """
+    chance, right, slope = _true_class(model, x, y)
+    reference_chance, unaware, reference_slope = _true_class(reference, x, y)
+    return Gap(
+        score=reference_chance - balance * chance,
+        fooled=~right,
+        unaware=unaware,
+        gradient=reference_slope - balance * slope,
+    )
+
+
+def _true_class(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the chance of the true class, whether it is the predicted one, and the gradient of the chance."""
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        logits: Tensor = model(leaf)
+        chance = logits.double().softmax(dim=1).gather(1, y[:, None])[:, 0]
+        slope = input_gradient(chance.sum(), leaf)
+    return chance.detach().to(x.dtype), logits.detach().argmax(dim=1) == y, slope
