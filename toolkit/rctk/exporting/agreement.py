@@ -50,14 +50,14 @@ class Agreement:
 
 
 def adversarial_images(twin: OnnxModule, images: FloatNCHW, eps: float, seed: int) -> FloatNCHW:
-    """Return PGD-10 images against the twin's own predictions, ``(N, C, H, W)``; none is dropped when it succeeds."""
+    """Return PGD-10 images against the twin's own predictions, ``(N, C, H, W)``; all go on for ten steps."""
     generator = torch.Generator().manual_seed(seed)
     made = []
     for start in range(0, len(images), BATCH):
         x = torch.from_numpy(images[start : start + BATCH])
         with torch.no_grad():
             y = twin(x).argmax(dim=1)
-        made.append(PGD(steps=10)(twin, x, y, ThreatModel(eps=eps), generator).detach().numpy())
+        made.append(PGD(steps=10, stop_at_success=False)(twin, x, y, ThreatModel(eps=eps), generator).detach().numpy())
     return np.concatenate(made).astype(np.float32)
 
 
