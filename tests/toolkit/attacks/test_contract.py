@@ -18,10 +18,14 @@ from rctk_kernels.errors import AttackError
 
 QUICK = {
     "apgd-ce": "apgd-ce:steps=6",
+    "apgd-dlr": "apgd-dlr:steps=6",
     "apgd-t": "apgd-t:steps=6,targets=2",
+    "bim": "bim:steps=5",
     "fgsm": "fgsm",
+    "mifgsm": "mifgsm:steps=5",
     "noise": "noise:tries=4",
     "pgd": "pgd:steps=6,restarts=2",
+    "rfgsm": "rfgsm",
     "square": "square:queries=40",
     "torchattacks-apgd-ce": "torchattacks-apgd-ce:steps=6",
     "torchattacks-apgd-t": "torchattacks-apgd-t:steps=6,targets=2",
@@ -31,7 +35,9 @@ QUICK = {
 LINF_ONLY = {"torchattacks-fgsm"}
 FOUR_CLASSES = {"torchattacks-apgd-t"}
 GRADIENT = [name for name in QUICK if ATTACKS.load(name).kind == "gradient"]
-RANDOM = [name for name in QUICK if "fgsm" not in name]
+FIXED = {"fgsm", "bim", "mifgsm", "torchattacks-fgsm"}
+WEAK = {"rfgsm"}  # half of its budget goes into a random step
+RANDOM = [name for name in QUICK if name not in FIXED]
 THREATS = {"linf": ThreatModel(eps=0.1), "l2": ThreatModel(norm="l2", eps=0.8)}
 
 
@@ -267,5 +273,7 @@ def test_a_linear_model_is_broken_exactly_where_its_margin_allows(name):
         broken = model(torch.from_numpy(propose(name, model, split, threat))).argmax(1).numpy() != split.labels
     assert not (broken & ~breakable & clear).any()
     assert breakable[clear].sum() > 20
+    if name in WEAK:
+        return
     missed = int((~broken & breakable & clear).sum())
     assert missed <= {"apgd-t": 0, "torchattacks-apgd-t": 0}.get(name, 4)  # the cross-entropy may chase another class

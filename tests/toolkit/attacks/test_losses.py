@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rctk.attacks.losses import LOSSES, cross_entropy, dlr, margin, negative_margin, targeted_dlr
+from rctk.attacks.losses import cross_entropy, dlr, margin, negative_margin, targeted_dlr
+from rctk.attacks.objectives import OBJECTIVES
 
 LOGITS = torch.tensor([[5.0, 3.0, 1.0, 0.0, -2.0], [1.0, 4.0, 2.0, 0.0, 0.0]])
 Y = torch.tensor([0, 0])
@@ -53,7 +54,8 @@ def test_two_equal_top_logits_give_margin_zero():
     assert margin(torch.tensor([[2.0, 2.0, 0.0]]), torch.tensor([1])).tolist() == [0]
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_loss_rises_when_the_margin_falls(name):
     closer = LOGITS[:1] + torch.tensor([[-0.5, 0.5, 0, 0, 0]])
-    assert LOSSES[name](closer, Y[:1], Y[:1]) > LOSSES[name](LOGITS[:1], Y[:1], Y[:1])
+    loss, aside = OBJECTIVES[name].loss, torch.tensor([1])  # the class whose logit rises, or a scale of 1
+    assert loss(closer, Y[:1], aside) > loss(LOGITS[:1], Y[:1], aside)

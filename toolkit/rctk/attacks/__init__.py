@@ -11,10 +11,14 @@ ATTACKS: Family[Attack] = Family(
     "attack",
     {
         "apgd-ce": "rctk.attacks.apgd_ce:APGDCrossEntropy",
+        "apgd-dlr": "rctk.attacks.apgd_dlr:APGDRatio",
         "apgd-t": "rctk.attacks.apgd_t:APGDTargeted",
+        "bim": "rctk.attacks.bim:BIM",
         "fgsm": "rctk.attacks.fgsm:FGSM",
+        "mifgsm": "rctk.attacks.mifgsm:MIFGSM",
         "noise": "rctk.attacks.noise:Noise",
         "pgd": "rctk.attacks.pgd:PGD",
+        "rfgsm": "rctk.attacks.rfgsm:RFGSM",
         "square": "rctk.attacks.square:Square",
         # cross-checks: the same attacks as torchattacks runs them, see rctk.attacks.torchattacks_host
         "torchattacks-apgd-ce": "rctk.attacks.torchattacks_apgd_ce:TorchattacksAPGDCrossEntropy",

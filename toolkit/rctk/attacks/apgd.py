@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from rctk.attacks.ball import Ball
 from rctk.attacks.best import Best
-from rctk.attacks.gradients import Look, look
+from rctk.attacks.eot import look_often
+from rctk.attacks.gradients import Look
 from rctk.attacks.losses import Loss
 
 MOMENTUM = 0.75
@@ -67,6 +68,7 @@ class AutoPgd:
         steps: Gradient steps.
         loss: What is maximised.
         stop: Whether a broken image leaves at once.
+        draws: Answers of the model to average, for one that answers at random.
 
     Reference:
         Croce and Hein, "Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse Parameter-free
@@ -76,6 +78,11 @@ class AutoPgd:
     steps: int
     loss: Loss
     stop: bool
+    draws: int = 1
+
+    def start(self, ball: Ball, base: int, *, stream: int) -> Tensor:
+        """Draw a start on the surface of the ball per image, ``(n, C, H, W)``."""
+        return ball.start(base, stream=stream, surface=True)
 
     def run(self, model: nn.Module, ball: Ball, labels: Tensor, target: Tensor, start: Tensor, best: Best) -> None:
         """Attack the images that ``best`` has open, and offer it every iterate.
@@ -88,7 +95,7 @@ class AutoPgd:
             start: ``(n, C, H, W)``.
             best: Receives the candidates.
         """
-        seen = look(model, start, labels, target, self.loss, until_broken=self.stop)
+        seen = look_often(model, start, labels, target, self.loss, draws=self.draws, until_broken=self.stop)
         state = _begin(best.open(stop=self.stop), labels, target, start, seen, ball)
         ball = self._leave(state, seen, best, ball)
         last, marks = 0, set(checkpoints(self.steps))
@@ -96,8 +103,16 @@ class AutoPgd:
             if not len(state.rows):
                 return
             _move(state, ball, momentum=MOMENTUM if number > 1 else 1.0)
-            needed = number < self.steps
-            seen = look(model, state.adv, state.y, state.target, self.loss, gradient=needed, until_broken=self.stop)
+            seen = look_often(
+                model,
+                state.adv,
+                state.y,
+                state.target,
+                self.loss,
+                draws=self.draws,
+                gradient=number < self.steps,
+                until_broken=self.stop,
+            )
             _record(state, seen)
             ball = self._leave(state, seen, best, ball)
             if number in marks:

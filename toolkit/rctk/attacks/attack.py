@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rctk.data.split import Labels
-from rctk.threat import ThreatModel
+from rctk.threat import Norm, ThreatModel
 from rctk_export.input_spec import FloatNCHW, FloatNK
+from rctk_kernels.errors import AttackError
 
 Predict: TypeAlias = Callable[[FloatNCHW], FloatNK]
 """Images in [0, 1] to logits that the caller owns; usually the ``predict`` of an engine."""
@@ -89,6 +90,21 @@ Attack: TypeAlias = QueryAttack | GradientAttack
 def kind(attack: Attack) -> Kind:
     """Say what an attack needs: ``gradient`` (a torch model) or ``query`` (an engine's logits)."""
     return attack.kind
+
+
+def norms(attack: Attack) -> tuple[Norm, ...]:
+    """Return the norms of the budgets that an attack can search in: its ``norms``, by default linf and l2."""
+    known: tuple[Norm, ...] = getattr(attack, "norms", ("linf", "l2"))
+    return known
+
+
+def require_norm(attack: Attack, threat: ThreatModel) -> None:
+    """Refuse a budget that the attack does not know."""
+    if threat.norm not in norms(attack):
+        known = " and ".join(norms(attack))
+        raise AttackError(
+            f"{attack.name} runs in {known}, got {threat.norm}; take another attack or --norm {known[:4]}"
+        )
 
 
 class Answer(NamedTuple):

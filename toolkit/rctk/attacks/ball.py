@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rctk.attacks.draws import image_seeds, noise_l2, uniform
+from rctk.attacks.draws import image_seeds, noise_l2, normal, uniform
+from rctk.attacks.l1 import shrink_l1
 from rctk.threat import ThreatModel
 
 _TINY = 1e-12
@@ -18,7 +19,7 @@ class Ball(NamedTuple):
 
     Attributes:
         x: Originals ``(N, C, H, W)``.
-        low: Smallest value of each pixel: in linf ``max(x - eps, 0)``, in l2 zeros.
+        low: Smallest value of each pixel: in linf ``max(x - eps, 0)``, else zeros.
         high: Largest value of each pixel.
         threat: Norm and radius.
     """
@@ -44,10 +45,14 @@ class Ball(NamedTuple):
         if self.threat.norm == "l2":
             delta = adv - self.x
             adv = self.x + delta * (self.threat.eps / length(delta).clamp(min=_TINY)).clamp(max=1)
+        elif self.threat.norm == "l1":
+            delta = adv - self.x
+            room = torch.where(delta > 0, 1 - self.x, self.x)
+            adv = self.x + shrink_l1(delta, room, delta.new_full((len(delta),), self.threat.eps))
         return torch.clamp(adv, self.low, self.high)
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """Return the steepest step of length 1: signs in linf, the scaled gradient in l2; zeros where it is zero."""
+        """Return a step of length 1 uphill: signs in linf, else the gradient scaled in l2; zeros where it is zero."""
         if self.threat.norm == "linf":
             return gradient.sign()
         return gradient / length(gradient).clamp(min=_TINY)
@@ -60,7 +65,7 @@ class Ball(NamedTuple):
             stream: Number of the restart.
             surface: Put it on the surface of the ball (Auto-PGD). Otherwise (PGD) it is uniform in the linf ball; in l2
                 direction and radius are uniform, because a point uniform in the volume lies almost on the sphere, and
-                PGD from there broke up to three images in a hundred fewer.
+                PGD from there broke up to three images in a hundred fewer. In l1 it is Gaussian noise, projected.
 
         Returns:
             ``(N, C, H, W)``, clipped to [0, 1].
@@ -71,6 +76,8 @@ class Ball(NamedTuple):
             noise = torch.from_numpy(2 * uniform(seeds, shape, stream=2 * stream) - 1)
             if surface:
                 noise = noise / noise.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=_TINY)
+        elif self.threat.norm == "l1":
+            return self.project(self.x + torch.from_numpy(normal(seeds, shape, stream=2 * stream)).to(self.x.device))
         else:
             noise = torch.from_numpy(noise_l2(seeds, shape, stream=2 * stream))
             if not surface:

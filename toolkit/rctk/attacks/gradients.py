@@ -92,10 +92,13 @@ def classify(model: nn.Module, x: Tensor) -> Tensor:
         return torch.cat([model(part) for part in x.split(at_once(model, len(x)))])
 
 
-def input_gradient(total: Tensor, x: Tensor) -> Tensor:
-    """Return the gradient of the scalar ``total`` by ``x``; :class:`AttackError` for a forward-only model."""
+def input_gradient(total: Tensor, x: Tensor, *, again: bool = False) -> Tensor:
+    """Return the gradient of the scalar ``total`` by ``x``; :class:`AttackError` for a forward-only model.
+
+    ``again`` keeps what other gradients through the same pass need.
+    """
     if total.requires_grad:
-        (slope,) = torch.autograd.grad(total, x, allow_unused=True)
+        (slope,) = torch.autograd.grad(total, x, allow_unused=True, retain_graph=again)
         if slope is not None:
             return slope
     raise AttackError(

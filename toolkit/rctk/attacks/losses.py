@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Loss: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""``(logits (N, K), y (N,), target (N,)) -> (N,)``; untargeted losses ignore ``target``."""
-LossName: TypeAlias = Literal["ce", "margin", "dlr"]
+"""``(logits (N, K), y (N,), target (N,)) -> (N,)``; ``target`` is what :mod:`rctk.attacks.objectives` says."""
+LossName: TypeAlias = Literal["ce", "margin", "dlr", "dlr-t", "njs", "hns"]
 
 _TINY = 1e-12
 
@@ -59,9 +59,6 @@ def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
         return -difference
     top = logits.topk(4, dim=1).values
     return -difference / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + _TINY)
-
-
-LOSSES: dict[LossName, Loss] = {"ce": cross_entropy, "margin": negative_margin, "dlr": dlr}
 
 
 def _pick(logits: Tensor, index: Tensor) -> Tensor:

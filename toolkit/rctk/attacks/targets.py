@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rctk.attacks.gradients import classify
+
 
 def wrong_classes(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Return all classes but the true one, the highest logit first, ``(N, K - 1)``."""
-    with torch.no_grad():
-        logits: Tensor = model(x)
-    return ranked(logits, y)
+    return ranked(classify(model, x), y)
 
 
 def ranked(logits: Tensor, y: Tensor) -> Tensor:

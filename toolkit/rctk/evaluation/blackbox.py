@@ -6,7 +6,7 @@ from typing import cast
 
 import numpy as np
 
-from rctk.attacks.attack import Attack, QueryAttack, Rows, TorchModule
+from rctk.attacks.attack import Attack, QueryAttack, Rows, TorchModule, require_norm
 from rctk.data.split import Labels
 from rctk.evaluation.counting import Counted
 from rctk.evaluation.crafting import Cost, Proposal, accept, attack_seed
@@ -21,6 +21,7 @@ class BlackBox:
         self, attack: Attack, threat: ThreatModel, seed: int, counted: Counted, model: TorchModule | None
     ) -> None:
         del model  # logits are enough
+        require_norm(attack, threat)
         self._attack = cast("QueryAttack", attack)
         self._threat = threat
         self._state = attack_seed(seed, attack)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from rctk.attacks.attack import Attack, GradientAttack, Rows, TorchModule
+from rctk.attacks.attack import Attack, GradientAttack, Rows, TorchModule, require_norm
 from rctk.attacks.gradients import classify, frozen
 from rctk.data.split import Labels
 from rctk.evaluation.counted_model import CountedModel
@@ -32,6 +32,7 @@ class WhiteBox:
                 f"{attack.name} needs gradients and got no torch model; give the float model or the twin of the "
                 "engine, or use a query attack such as square"
             )
+        require_norm(attack, threat)
         self._attack = cast("GradientAttack", attack)
         self._threat = threat
         self._state = attack_seed(seed, attack)
