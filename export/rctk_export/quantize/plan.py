@@ -67,7 +67,8 @@ class Plan:
         readers: Quantized tensor to the ``(node, input)`` pairs that read the quantized value; a tensor without an
             entry is read quantized by everyone.
         saturating: Names of Relu and Clip nodes that the following saturation replaces.
-        widened: Quantized tensor to the number of zero channels that are appended to it before it is quantized.
+        widened: Tensor that a first layer alone reads, the images or their normalised form, to the number of zero
+            channels that the images get.
         integer_bias: Biases become int32 on the grid of the sums.
         float_weights: Weights are stored float with Q and DQ behind them, instead of int8 with DQ.
         kept_float: Nodes that stay float although they compute.

@@ -87,15 +87,16 @@ class _Walk:
             self.plan.widened[node.input[0]] = missing
 
     def _pixels(self, tensor: str) -> bool:
-        """Whether ``tensor``, which one node reads, is the images or their normalised form."""
-        if len(self.readers[tensor]) != 1 or tensor in self.graph.outputs:
-            return False
-        while (node := self.producers.get(tensor)) is not None and node.op_type in PIXELWISE:
+        """Whether ``tensor`` is the images or their normalised form, and nothing else reads either."""
+        while len(self.readers[tensor]) == 1 and tensor not in self.graph.outputs:
+            node = self.producers.get(tensor)
+            if node is None:
+                return tensor in self.graph.inputs
             moving = dynamic_inputs(self.graph, node)
-            if len(moving) != 1:
-                return False
+            if node.op_type not in PIXELWISE or len(moving) != 1:
+                break
             tensor = node.input[moving[0].slot]
-        return tensor in self.graph.inputs
+        return False
 
     def _moving(self, node: onnx.NodeProto) -> None:
         source = node.input[0]

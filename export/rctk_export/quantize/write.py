@@ -20,7 +20,7 @@ from rctk_export.quantize.grid import (
     weight_codes,
     weight_scales,
 )
-from rctk_export.quantize.plan import Layer, Plan
+from rctk_export.quantize.plan import Layer, Plan, dynamic_inputs
 from rctk_kernels.errors import QuantizationError
 
 Range = tuple[float, float]
@@ -41,6 +41,11 @@ def write_qdq(model: onnx.ModelProto, plan: Plan, ranges: Mapping[str, Range]) -
     copy.CopyFrom(model)
     writer = _Writer(Graph(copy), plan, ranges)
     return writer.run()
+
+
+def slot_of_images(graph: Graph, node: onnx.NodeProto) -> int:
+    """Return which input of a node of a normalisation, or of a layer, is computed."""
+    return dynamic_inputs(graph, node)[0].slot
 
 
 class _Writer:
@@ -69,17 +74,26 @@ class _Writer:
         return signed_grid(low, high) if self.plan.signed else unsigned_grid(low, high)
 
     def _widen(self, tensor: str, channels: int) -> None:
-        """Append zero channels to a tensor ``(N, C, H, W)`` that convolutions read, and to their weights."""
-        readers, wide = self.graph.readers(tensor), self.graph.fresh(f"{tensor}.wide")
+        """Append zero channels ``(N, C, H, W)`` to the images, and to the weights that alone read their ``tensor``."""
+        ((conv, _),) = self.graph.readers(tensor)
+        weight = self.graph.constant(conv, 1)
+        assert weight is not None
+        self.graph.rewrite_constant(conv, 1, np.pad(weight, ((0, 0), (0, channels), (0, 0), (0, 0))))
+        first = conv
+        while (maker := self.graph.producer(first.input[slot_of_images(self.graph, first)])) is not None:
+            first = maker  # of the normalisation; what it makes of the new channels meets weights of 0
+            slot = 1 - slot_of_images(self.graph, first)
+            value = self.graph.constant(first, slot)
+            if value is not None and value.ndim > 2 and value.shape[-3] > 1:
+                sides = [(0, channels) if axis == value.ndim - 3 else (0, 0) for axis in range(value.ndim)]
+                self.graph.rewrite_constant(first, slot, np.pad(value, sides, constant_values=1))
+        slot = slot_of_images(self.graph, first)
+        images, wide = first.input[slot], self.graph.fresh(f"{first.input[slot]}.wide")
         pads = self.graph.add_constant(f"{wide}.pads", np.array([0, 0, 0, 0, 0, channels, 0, 0], dtype=np.int64))
-        pad = helper.make_node("Pad", [tensor, pads], [wide], name=wide)
-        self.graph.insert_before(readers[0].node, [pad])
-        for conv, _ in readers:
-            weight = self.graph.constant(conv, 1)
-            assert weight is not None
-            self.graph.rewrite_constant(conv, 1, np.pad(weight, ((0, 0), (0, channels), (0, 0), (0, 0))))
-        self.graph.replace_readers(tensor, wide, readers)
-        self.grids[wide] = self.grids.pop(tensor)
+        self.graph.insert_before(first, [helper.make_node("Pad", [images, pads], [wide], name=wide)])
+        first.input[slot] = wide
+        if first is conv:
+            self.grids[wide] = self.grids.pop(tensor)
 
     def _layer(self, layer: Layer) -> None:
         node = self.nodes[layer.name]

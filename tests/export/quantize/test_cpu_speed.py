@@ -97,7 +97,8 @@ def test_the_first_layer_gets_a_fourth_channel_of_zeros(option_a, images):
     assert weight.shape == (16, 4, 3, 3)
     assert not weight[:, 3].any()
     (pad,) = [node for node in graph.nodes if node.op_type == "Pad"]
-    assert [reader.node.op_type for reader in graph.readers(pad.output[0])] == ["QuantizeLinear"]
+    assert pad.input[0] == "images"
+    assert [reader.node.op_type for reader in graph.readers(pad.output[0])] == ["Sub"]
 
 
 def test_the_fourth_channel_changes_no_logit(option_a, images):
