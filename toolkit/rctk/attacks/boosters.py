@@ -1,4 +1,4 @@
-"""Changes to input and gradient that make candidates of one model fool another; each works for any number of channels."""
+"""Changes to input and gradient that make candidates of one model fool another, for any number of channels."""
 
 from __future__ import annotations
 

@@ -25,8 +25,7 @@ _TINY = 1e-12
 
 @dataclass(frozen=True, kw_only=True)
 class TransferFGSM:
-    """Iterated fast gradient steps from the original image, with boosters that help candidates to fool other models,
-    on the cross-entropy in linf and l2.
+    """Iterated fast gradient steps from the original image, with boosters that help to fool other models; linf and l2.
 
     * ``mi`` momentum (Dong et al. 2018, https://arxiv.org/abs/1710.06081);
     * ``ni`` the gradient where the momentum leads to, and ``si`` the mean gradient over ``x / 2^i``, i = 0 .. 4
@@ -71,9 +70,7 @@ class TransferFGSM:
             raise OptionError(f"transfer:decay must not be negative, got {self.decay}")
         unknown = self.chosen - set(BOOSTERS)
         if unknown:
-            raise OptionError(
-                f"transfer:boosters are {', '.join(BOOSTERS)} joined by +, or none; got {sorted(unknown)[0]!r}"
-            )
+            raise OptionError(f"transfer:boosters are {', '.join(BOOSTERS)} joined by +, or none; got {min(unknown)!r}")
         if "ni" in self.chosen and "mi" not in self.chosen:
             raise OptionError("transfer: ni looks ahead along the momentum of mi; write boosters=mi+ni")
 
@@ -84,7 +81,7 @@ class TransferFGSM:
 
     @property
     def passes(self) -> int:
-        """Forward and backward passes of all gradients, and where those are not taken at the iterates, a look at each."""
+        """Passes of all gradients, and a look at each iterate where no gradient is taken."""
         gradients = self.steps + ((self.steps - 1) * self.neighbours if "vmi" in self.chosen else 0)
         return 2 * gradients * (SCALES if "si" in self.chosen else 1) + (self.steps if self._elsewhere else 0) + 1
 

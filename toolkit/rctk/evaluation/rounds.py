@@ -122,5 +122,6 @@ class Round:
         self.replaced += proposal.replaced
         for other in self.judged:
             broke = other.replay(proposal.images, rows, self.split)
-            self.robust[other.name][rows[broke]] = False
+            for seat in other.covers:
+                self.robust[seat.name][rows[broke & seat.clean[rows]]] = False
         return proposal

@@ -23,12 +23,15 @@ class Subject:
         model: Differentiable form for gradient attacks: the float ``torch.nn.Module``, or the twin of an engine;
             ``None`` leaves only query attacks and candidates made for other subjects.
         model_name: What results call ``model``; by default ``float`` for a subject of that name and else ``twin``.
+        judged: Whether candidates are tried on it. One that is not judged only serves gradient attacks to craft on, as
+            an ensemble or a substitute does.
     """
 
     name: str
     predict: Predict
     model: TorchModule | None = None
     model_name: str = ""
+    judged: bool = True
 
     def crafted_on(self, kind: Kind) -> str:
         """Name what candidates for this subject are made on."""
@@ -47,6 +50,11 @@ class Seat:
         self.clean: Flags = clean_classes(self.counted, split) == split.labels
         self.robust = self.clean.copy()
         self.adversarial = split.images.copy()
+
+    @property
+    def covers(self) -> tuple[Seat, ...]:
+        """The seats that a candidate breaks together with this one."""
+        return (self,)
 
     def replay(self, images: FloatNCHW, rows: Rows, split: Split) -> Flags:
         """Classify candidates for the images ``rows``, keep the latest for survivors, and say which broke, ``(n,)``."""

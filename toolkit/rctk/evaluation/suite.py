@@ -11,6 +11,7 @@ import numpy.typing as npt
 from rctk.attacks import ATTACKS
 from rctk.attacks.attack import Attack
 from rctk.data.split import Split
+from rctk.evaluation.both_grids import RoundedSeat
 from rctk.evaluation.crafting import CRAFTERS
 from rctk.evaluation.journal import Journal
 from rctk.evaluation.judge import Flags
@@ -93,6 +94,7 @@ def attack_subjects(  # noqa: PLR0913 - who, on what, by what, how much, then ho
     seed: int,
     batch_size: int,
     cross: bool = True,
+    rounded: bool = False,
     progress: Progress | None = None,
     journal: Journal | None = None,
 ) -> SuiteResult:
@@ -107,30 +109,36 @@ def attack_subjects(  # noqa: PLR0913 - who, on what, by what, how much, then ho
         batch_size: Most images in one pass.
         cross: Try each candidate on every subject, and attack an image as long as any of them survives, so that no
             subject is attacked less than another. Otherwise each subject meets only what was crafted for it.
+        rounded: Judge every candidate a second time after rounding it to 8-bit pixels inside the budget, as subjects
+            called ``engine (8-bit)`` and so on.
         progress: Told about every batch of images.
         journal: Keeps finished batches; a run that was stopped finds them again and ends with the same result.
     """
     methods = sorted(((text, ATTACKS.build(text)) for text in attacks), key=lambda pair: pair[1].passes)
     seats = _seats(subjects, split, batch_size)
+    judged = [seat for seat in seats if seat.subject.judged]
+    judged += [RoundedSeat(seat, split, threat) for seat in judged] if rounded else []
     entries, notes = [], list(_missing(subjects, methods))
     for text, attack in methods:
         for seat in seats:
-            if attack.kind == "gradient" and seat.subject.model is None:
+            against = judged if cross else [other for other in judged if seat in other.covers]
+            if not against or not (seat.subject.judged if attack.kind == "query" else seat.subject.model is not None):
                 continue
             crafter = CRAFTERS.load(attack.kind)(attack, threat, seed, seat.counted, seat.subject.model)
             if journal is not None:
                 crafter = journal.wrap(crafter, attack, threat, seat.name, seat.counted)
-            round_ = Round(text, attack, crafter, seat, seats if cross else [seat], split)
+            round_ = Round(text, attack, crafter, seat, against, split)
             entries.append(round_.run(batch_size, progress))
-    for seat in seats:
+    for seat in judged:
         notes.extend(seat.verify(split))
     return SuiteResult(
-        clean={seat.name: seat.clean for seat in seats},
-        robust={seat.name: seat.robust for seat in seats},
-        adversarial={seat.name: seat.adversarial for seat in seats},
-        queries={seat.name: seat.counted.queries for seat in seats},
+        clean={seat.name: seat.clean for seat in judged},
+        robust={seat.name: seat.robust for seat in judged},
+        adversarial={seat.name: seat.adversarial for seat in judged},
+        queries={seat.name: seat.counted.queries for seat in judged},
         entries=tuple(entries),
-        settings={"attacks": tuple(attacks), "seed": seed, "batch_size": batch_size, "cross": cross},
+        settings={"attacks": tuple(attacks), "seed": seed, "batch_size": batch_size, "cross": cross}
+        | ({"rounded": True} if rounded else {}),
         notes=tuple(notes),
     )
 
@@ -139,6 +147,10 @@ def _seats(subjects: Sequence[Subject], split: Split, batch_size: int) -> list[S
     names = [subject.name for subject in subjects]
     if not names or len(set(names)) < len(names):
         raise OptionError(f"a suite needs one or more subjects with different names, got {names}")
+    if not any(subject.judged for subject in subjects):
+        raise OptionError(
+            f"nothing to judge: {', '.join(names)} only serve to craft on; add the float model or an engine"
+        )
     return [Seat(subject, split, batch_size) for subject in subjects]
 
 
