@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from rctk.attacks.attack import Kind
-from rctk.attacks.ball import Ball
 from rctk.attacks.beside import reference_of
-from rctk.attacks.best import Best
 from rctk.attacks.gradients import input_gradient
+from rctk.attacks.walk import Gap, search
 from rctk.threat import ThreatModel
 from rctk_kernels.errors import OptionError
-
-
-class Gap(NamedTuple):
-    """What two models say about candidates.
-
-    Attributes:
-        score: ``(N,)``; chance of the true class in the reference minus ``balance`` times that in the model.
-        fooled: ``(N,)`` bool; the model names another class.
-        unaware: ``(N,)`` bool; the reference names the true one.
-        gradient: ``(N, C, H, W)`` of the score.
-    """
-
-    score: Tensor
-    fooled: Tensor
-    unaware: Tensor
-    gradient: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +22,7 @@ class DIVA:
 
     Runs on a :class:`rctk.attacks.beside.Beside`: the twin of an engine with the float model beside it finds images
     that the engine gets wrong and a float monitor does not see, and the reverse the reverse. It measures the gap
-    between two forms of a model, not the robustness of either.
+    between two forms of a model, not the robustness of either. ``border-walk`` finds several times as many.
 
     Attributes:
         steps: Gradient steps, from the original image.
@@ -79,40 +62,29 @@ class DIVA:
     ) -> Tensor:
         """Return for every image an evasive iterate, or else the one with the highest score."""
         del generator  # nothing here is random
-        reference, best = reference_of(model, self.name), Best(x)
-        rows, ball, adv = torch.arange(len(x), device=x.device), Ball.around(x, threat), x.detach().clone()
-        for step in range(self.steps + 1):
-            if not len(rows):
-                break
-            seen = gap(model, reference, adv, y[rows], balance=self.balance)
-            evasive = seen.fooled & seen.unaware
-            best.offer(rows, adv, seen.score, evasive)
-            if step == self.steps:
-                break
-            adv = ball.project(adv + self.step_size * threat.eps * ball.direction(seen.gradient))
-            if self.stop_at_success and bool(evasive.any()):
-                rows, adv, ball = rows[~evasive], adv[~evasive], ball.keep(~evasive)
-        return best.images
+        return search(self, model, reference_of(model, self.name), x, y, threat, stop=self.stop_at_success)
 
+    def see(self, model: nn.Module, reference: nn.Module, x: Tensor, y: Tensor) -> Gap:
+        """Return chance of the true class in the reference minus ``balance`` times that in the model."""
+        chance, right, slope = _true_class(model, x, y)
+        beside, unaware, beside_slope = _true_class(reference, x, y)
+        return Gap(
+            score=beside - self.balance * chance,
+            evasive=unaware & ~right,
+            gradient=beside_slope - self.balance * slope,
+        )
 
-def gap(model: nn.Module, reference: nn.Module, x: Tensor, y: Tensor, *, balance: float) -> Gap:
-    """Compare two models on ``x`` and differentiate their difference.
-
-    Both must be differentiable; :class:`AttackError` where one is not. Chances are taken in float64, where a confident
-    model still has a gradient.
-    """
-    chance, right, slope = _true_class(model, x, y)
-    reference_chance, unaware, reference_slope = _true_class(reference, x, y)
-    return Gap(
-        score=reference_chance - balance * chance,
-        fooled=~right,
-        unaware=unaware,
-        gradient=reference_slope - balance * slope,
-    )
+    def stride(self, step: int) -> float:
+        """Return the same length for every step."""
+        del step
+        return self.step_size
 
 
 def _true_class(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the chance of the true class, whether it is the predicted one, and the gradient of the chance."""
+    """Return the chance of the true class, whether it is the predicted one, and the gradient of the chance.
+
+    Chances are taken in float64, where a confident model still has a gradient.
+    """
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         logits: Tensor = model(leaf)

@@ -18,6 +18,7 @@ class Counted:
         batch_size: Most images in one call of ``predict``.
         queries: ``(N,)`` int64; queries about each image of the split.
         unbooked: Queries whose images an attack did not name.
+        reference: What stands beside ``predict`` for attacks on differences, else None; it is not counted here.
 
     Args:
         predict: Images in [0, 1] to logits.
@@ -30,6 +31,7 @@ class Counted:
             raise OptionError(f"batch_size must be at least 1, got {batch_size}")
         self.queries: npt.NDArray[np.int64] = np.zeros(samples, dtype=np.int64)
         self.unbooked = 0
+        self.reference: Predict | None = getattr(predict, "reference", None)
         self._predict = predict
         self.batch_size = batch_size
         self._group: Rows = np.arange(samples)
