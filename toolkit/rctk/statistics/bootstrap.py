@@ -147,7 +147,7 @@ def _corrected_tails(
     below = ((drawn < value).mean() + (drawn <= value).mean()) / 2
     half_draw = 0.5 / len(drawn)
     bias = normal_quantile(float(np.clip(below, half_draw, 1 - half_draw)))
-    acceleration = _acceleration(np.array([value_of(np.delete(np.arange(n), i)) for i in range(n)]) if n > 1 else drawn)
+    acceleration = _acceleration(np.array([value_of(np.delete(np.arange(n), i)) for i in range(n)]))
     ends = []
     for share in ((1 - confidence) / 2, (1 + confidence) / 2):
         z = bias + normal_quantile(share)

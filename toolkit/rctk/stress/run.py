@@ -147,9 +147,10 @@ def _classify(
 def _check(images: FloatNCHW, originals: FloatNCHW, condition: Condition) -> None:
     fits = images.shape == originals.shape and images.dtype == np.float32
     if not (fits and images.min() >= 0 and images.max() <= 1):  # false for NaN as well
+        span = f" from {images.min()} to {images.max()}" if images.size else ""
         raise DataError(
-            f"{condition.test} {condition.level} made {images.dtype} {images.shape} from {images.min()} to "
-            f"{images.max()}; expected float32 {originals.shape} in [0, 1]"
+            f"{condition.test} {condition.level} made {images.dtype} {images.shape}{span}; expected float32 "
+            f"{originals.shape} in [0, 1]; generate it again, or leave it out"
         )
 
 
@@ -158,8 +159,8 @@ def _notes(cells: Sequence[Cell]) -> tuple[str, ...]:
     notes = []
     if generated:
         notes.append(
-            f"{len(generated)} corruption types were generated here, not read from published arrays: compare models "
-            "with each other, not with published numbers"
+            f"corruptions generated here, not read from published arrays ({len(generated)} types): compare models with "
+            "each other, not with published numbers"
         )
     if "frost" in generated:
         notes.append("frost uses a procedural texture in place of the published photographs")

@@ -79,7 +79,7 @@ def _spread(step: int, count: int) -> float:
 
 
 def moved(image: npt.NDArray[np.float32], degrees: float, down: float, right: float) -> npt.NDArray[np.float32]:
-    """Rotate an image ``(C, H, W)`` about its centre, then shift it; shifts are shares of the sides."""
+    """Turn an image ``(C, H, W)`` about its centre, against the clock, then shift it by shares of its sides."""
     height, width = image.shape[1:]
     rows, columns = np.meshgrid(np.arange(height, dtype=np.float64), np.arange(width), indexing="ij")
     row, column = rows - (height - 1) / 2 - down * height, columns - (width - 1) / 2 - right * width
