@@ -21,6 +21,9 @@ DONORS = 8
 NOISES = 32
 """Images of uniform noise that are tried per image after that."""
 
+NEARER = 0.9
+"""Share of the radius so far at which a donor must still be misclassified to take over."""
+
 
 class Donors:
     """Images of other classes in the same batch, drawn for each image by chance and not by their order.
@@ -43,14 +46,22 @@ class Donors:
         return images[np.argsort(case.distances(images), kind="stable")]
 
 
-def start(case: Case, donors: FloatNCHW) -> Generator[FloatNCHW, Reply, FloatCHW | None]:
-    """Return a misclassified image anywhere in [0, 1]: one of ``donors``, else noise; ``None`` where there is none."""
+def start(case: Case, donors: FloatNCHW, tolerance: float) -> Generator[FloatNCHW, Reply, FloatCHW | None]:
+    """Return a misclassified image at the border, ``None`` where no misclassified image is found at all.
+
+    It lies on the way to one of ``donors``, or else to noise. The first one that is misclassified is approached; each
+    later donor costs one query, unless it is still misclassified at a smaller radius.
+    """
+    near = None
     noises = (case.rng.random(case.x.shape, dtype=np.float32) for _ in range(NOISES))
-    for image in chain(donors, noises):
-        point = yield from wrong(case, image)
+    for turn, image in enumerate(chain(donors, noises)):
+        if near is not None and turn >= len(donors):
+            break
+        far = image if near is None else _at_radius(case, image, NEARER * case.distance(near))
+        point = yield from wrong(case, far)
         if point is not None:
-            return point
-    return None
+            near = yield from approach(case, point, tolerance)
+    return near
 
 
 def wrong(case: Case, point: FloatCHW) -> Generator[FloatNCHW, Reply, FloatCHW | None]:

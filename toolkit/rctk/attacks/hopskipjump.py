@@ -71,10 +71,9 @@ class HopSkipJump:
         return stacked(found, x)
 
     def _search(self, donors: Donors, case: Case) -> Search:
-        near = yield from start(case, donors.of(case))
+        near = yield from start(case, donors.of(case), max(self.quantum, 1e-3))
         if near is None:
             return
-        near = yield from approach(case, near, self._tolerance(case, near))
         for turn in count(1):
             distance = case.distance(near)
             wanted = min(int(self.evaluations * np.sqrt(turn)), max(case.left - FINISH, case.left // 2))

@@ -41,7 +41,7 @@ class NES:
     kind: ClassVar[Kind] = "query"
 
     queries: int = 1000
-    pairs: int = 50
+    pairs: int = 25
     sigma: float = 1e-3
     quantum: float = 1 / 255
     momentum: float = 0.9

@@ -41,7 +41,7 @@ class SPSA:
     kind: ClassVar[Kind] = "query"
 
     queries: int = 1000
-    samples: int = 100
+    samples: int = 50
     delta: float = 0.01
     quantum: float = 1 / 255
     step: float = 0.3

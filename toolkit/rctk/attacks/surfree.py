@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -14,7 +13,7 @@ from rctk.attacks.attack import Kind, Predict, require_norm
 from rctk.attacks.case import Case, FloatCHW, cases, stacked
 from rctk.attacks.checks import at_least, positive
 from rctk.attacks.dct import image_of, low
-from rctk.attacks.decision_start import Donors, approach, start, wrong
+from rctk.attacks.decision_start import Donors, start, wrong
 from rctk.attacks.lockstep import Reply, Search, fooled, lockstep
 from rctk.data.split import Labels
 from rctk.threat import Norm, ThreatModel
@@ -56,7 +55,7 @@ class SurFree:
 
     queries: int = 1000
     angles: int = 3
-    frequencies: float = 0.5
+    frequencies: float = 0.25
     tolerance: float = 1e-3
     quantum: float = 1 / 255
 
@@ -82,14 +81,13 @@ class SurFree:
         return stacked(found, x)
 
     def _search(self, donors: Donors, case: Case) -> Search:
-        near = yield from start(case, donors.of(case))
+        tolerance = max(self.tolerance, self.quantum)
+        near = yield from start(case, donors.of(case), tolerance)
         if near is None:
             return
-        tolerance = max(self.tolerance, self.quantum)
-        near = yield from approach(case, near, tolerance)
-        most, before = MOST, deque[FloatCHW](maxlen=REMEMBERED)
+        most, directions = MOST, _Directions(case, self.frequencies)
         while True:
-            arc = _Arc(case, near, self._direction(case, near, before))
+            arc = _Arc(case, near, directions.draw(near))
             better = yield from self._turn(arc, most, tolerance)
             most = min(most / CAUTION, MOST) if better is not None else most * CAUTION
             if better is not None:
@@ -108,17 +106,29 @@ class SurFree:
                     return (yield from arc.bisect(found, angle, beyond, tolerance))
         return None
 
-    def _direction(self, case: Case, near: FloatCHW, before: deque[FloatCHW]) -> FloatCHW:
-        """Return a smooth random direction, orthogonal to the way inwards and nearly to those ``before``."""
+
+class _Directions:
+    """Draws smooth directions, each orthogonal to the ones before; they are remembered as coefficients of cosines."""
+
+    def __init__(self, case: Case, frequencies: float) -> None:
         c, h, w = case.x.shape
-        size = c, low(h, self.frequencies), low(w, self.frequencies)
-        drawn = _unit(image_of(case.rng.standard_normal(size, dtype=np.float32), h, w))
-        direction = _without(drawn, before)
-        if (direction**2).sum() < 1e-6:  # the directions before fill the space: begin again
-            before.clear()
-            direction = drawn
-        before.append(_unit(direction))
-        return _unit(_without(before[-1], [_unit(near - case.x)]))
+        self._case, self._size = case, (c, low(h, frequencies), low(w, frequencies))
+        self._before = np.zeros((REMEMBERED, int(np.prod(self._size))), dtype=np.float32)
+        self._drawn = 0
+
+    def draw(self, near: FloatCHW) -> FloatCHW:
+        """Return a direction of length 1 that is orthogonal to the way from ``near`` to the original."""
+        drawn = _unit(self._case.rng.standard_normal(self._before.shape[1], dtype=np.float32))
+        fresh = drawn - self._before.T @ (self._before @ drawn)
+        if (fresh**2).sum() < 1e-6:  # the directions before fill the space: begin again
+            self._before[:] = 0
+            fresh = drawn
+        fresh = _unit(fresh - self._before.T @ (self._before @ fresh))  # once more, for what rounding left
+        self._before[self._drawn % REMEMBERED] = fresh
+        self._drawn += 1
+        image = image_of(fresh.reshape(self._size), *near.shape[1:])
+        inwards = _unit(near - self._case.x)
+        return _unit(image - inwards * (inwards * image).sum())
 
 
 class _Arc:
@@ -132,8 +142,8 @@ class _Arc:
     def ask(self, angle: float) -> Generator[FloatNCHW, Reply, FloatCHW | None]:
         """Return the point at ``angle`` from ``near`` as seen from the original, where it is misclassified."""
         way = np.float32(np.cos(angle)) * self._inwards + np.float32(np.sin(angle)) * self._direction
-        point: FloatCHW = self._case.x + np.float32(self._distance * np.cos(angle)) * way
-        return (yield from wrong(self._case, point))
+        point = self._case.x + np.float32(self._distance * np.cos(angle)) * way
+        return (yield from wrong(self._case, np.asarray(point, dtype=np.float32)))
 
     def bisect(
         self, found: FloatCHW, good: float, bad: float, tolerance: float
@@ -154,10 +164,3 @@ def _unit(image: FloatCHW) -> FloatCHW:
     length = np.sqrt((image.astype(np.float64) ** 2).sum())
     result: FloatCHW = (image / np.maximum(length, 1e-30)).astype(np.float32)
     return result
-
-
-def _without(image: FloatCHW, others: Iterable[FloatCHW]) -> FloatCHW:
-    """Return the image less its parts along ``others``, each of length 1."""
-    for other in others:
-        image = image - other * (image * other).sum()
-    return image
