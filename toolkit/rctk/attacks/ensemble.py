@@ -22,8 +22,8 @@ class LogitEnsemble(nn.Module):
 
     Example:
         >>> one, other = nn.Identity(), nn.Softplus()
-        >>> LogitEnsemble(one, other)(torch.tensor([[2.0, -30.0]])).round(decimals=1)
-        tensor([[  2.1, -15.0]])
+        >>> LogitEnsemble(one, other)(torch.tensor([[40.0, -40.0]]))
+        tensor([[ 40., -20.]])
     """
 
     def __init__(self, *models: nn.Module) -> None:
