@@ -128,7 +128,7 @@ def test_two_hundred_records_make_a_page_that_says_what_its_plots_leave_out(many
     assert len(page) < 3_000_000
 
 
-@pytest.mark.parametrize("kind", ["export", "train", "attack", "bench", "compare"])
+@pytest.mark.parametrize("kind", ["export", "train", "attack", "bench", "compare", "stress"])
 @pytest.mark.parametrize("values", [{}, {"clean": 3, "median_ms": None, "robust": {"float_accuracy": 0.5}}])
 def test_records_with_missing_values_make_a_page(kind, values):
     assert "rctk report" in html_page([Record.of(kind, {}, {}, values)])

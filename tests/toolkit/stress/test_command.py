@@ -36,6 +36,14 @@ def test_float_and_engine_side_by_side(stress):
     assert engine["settings"]["seed"] == 0
 
 
+def test_the_report_shows_stress_records(stress, tmp_path, capsys):
+    stress("--corruption", "contrast", "--severity", "2")
+    assert run(["report", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "Stress that nobody crafted" in shown
+    assert "mPC" in (tmp_path / "report.html").read_text()
+
+
 def test_the_same_seed_gives_the_same_numbers(stress):
     flags = ("--corruption", "shot-noise", "--severity", "3", "--on", "engine", "--seed", "7")
     stress(*flags)

@@ -211,6 +211,25 @@ VIEWS = (
         ),
     ),
     View(
+        "stress",
+        "Stress that nobody crafted",
+        "mPC is the mean accuracy over the benchmark's corruption types and severities with a bootstrap interval over "
+        "images, mCE the mean corruption error as a share of the baseline's, both on the same images.",
+        _whole,
+        (
+            FILE,
+            _subject("engine"),
+            _value("images", "samples", number),
+            _between("clean accuracy", "clean_accuracy", "clean_low", "clean_high"),
+            _between("mPC", "mpc", "mpc_low", "mpc_high"),
+            _value("mCE", "mce", percent),
+            _text("mce_baseline", "baseline"),
+            _value("held-out types", "held_out_accuracy", percent, detail=True),
+            _text("data", detail=True),
+            SEED,
+        ),
+    ),
+    View(
         "bench",
         "Latency, throughput and memory",
         "Milliseconds per call of one batch, after warm-up. The speed-up is the median of the float engine in the same "
