@@ -14,6 +14,8 @@ ATTACKS: Family[Attack] = Family(
         "apgd-dlr": "rctk.attacks.apgd_dlr:APGDRatio",
         "apgd-t": "rctk.attacks.apgd_t:APGDTargeted",
         "bim": "rctk.attacks.bim:BIM",
+        "fab": "rctk.attacks.fab:FAB",
+        "fab-t": "rctk.attacks.fab_t:FABTargeted",
         "fgsm": "rctk.attacks.fgsm:FGSM",
         "hopskipjump": "rctk.attacks.hopskipjump:HopSkipJump",
         "mifgsm": "rctk.attacks.mifgsm:MIFGSM",

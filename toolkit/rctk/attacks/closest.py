@@ -16,6 +16,7 @@ class Closest:
         norm: How distances are measured.
 
     Attributes:
+        norm: The same.
         images: ``(N, C, H, W)``.
         distance: ``(N,)``; infinite where nothing was found.
     """
@@ -23,11 +24,11 @@ class Closest:
     def __init__(self, x: Tensor, norm: Norm) -> None:
         self.images = x.detach().clone()
         self.distance = torch.full((len(x),), torch.inf, device=x.device)
-        self._x, self._norm = x, norm
+        self.norm, self._x = norm, x
 
     def offer(self, rows: Tensor, images: Tensor, broken: Tensor) -> Tensor:
         """Offer candidates for the positions ``rows`` ``(n,)`` and return their distances ``(n,)``."""
-        reached = sizes(images - self._x[rows], self._norm)
+        reached = sizes(images - self._x[rows], self.norm)
         better = broken & (reached < self.distance[rows])
         self.images[rows[better]] = images[better]
         self.distance[rows[better]] = reached[better]

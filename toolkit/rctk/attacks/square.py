@@ -25,13 +25,14 @@ class Square:
     """Square attack, linf and l2.
 
     Starts at stripes (linf) or tiles (l2) of the full budget, then tries one random square per query and keeps it when
-    the margin falls. The schedule of areas is scaled to the budget. Positions and colours are drawn per image; the
+    the margin falls. Positions and colours are drawn per image; the
     published code draws them once per batch, which makes outcomes of neighbours depend on each other. A square that
     would change nothing is tried with its colours reversed. Success is what the engine's argmax says: a tie is none.
 
     Attributes:
         queries: Most queries per image, the start included.
         p_init: Area of the first squares as a share of the image.
+        rescale: Scale the schedule of areas, made for 10,000 queries, to the budget; AutoAttack does not.
 
     Reference:
         Andriushchenko et al., "Square Attack", ECCV 2020, algorithms 1 to 3. https://arxiv.org/abs/1912.00049
@@ -43,6 +44,7 @@ class Square:
 
     queries: int = 1000
     p_init: float = 0.8
+    rescale: bool = True
 
     def __post_init__(self) -> None:
         if self.queries < 1:
@@ -57,7 +59,7 @@ class Square:
 
     def area(self, query: int) -> float:
         """Return the share of the image that the square of query number ``query`` covers."""
-        scaled = int(query / self.queries * 10_000)
+        scaled = int(query / self.queries * 10_000) if self.rescale else query
         return self.p_init / (1 << bisect_left(HALVINGS, scaled))
 
     def __call__(
