@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from rctk.cli.main import run
 from rctk.statistics import non_inferiority
 from rctk.statistics.planning import plan_text, rule_of_three, samples_needed, spread
 from rctk_kernels.errors import OptionError
@@ -87,3 +88,11 @@ def test_one_run_has_no_deviation_and_says_that_more_are_usual():
 def test_spread_needs_flags_of_runs_and_images(runs):
     with pytest.raises(OptionError, match="runs, images"):
         spread(runs)
+
+
+def test_compare_plans_without_running_anything(capsys):
+    flags = ["no-such-bundle", "--data", "digits:test", "--max-drop", "0.02", "--samples", "400", "--plan"]
+    assert run(["compare", *flags]) == 0
+    shown = capsys.readouterr().out
+    assert shown == "\n".join(plan_text(0.02, 400)) + "\n"
+    assert "773" in shown

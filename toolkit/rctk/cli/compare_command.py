@@ -20,6 +20,7 @@ from rctk.gate_outputs import default_summary, write_outputs
 from rctk.machine import machine_facts, versions
 from rctk.records import Record
 from rctk.statistics.non_inferiority import check_margin
+from rctk.statistics.planning import plan_text
 
 NO_INPUT_FLAGS = InputFlags()
 NO_THREAT_FLAGS = ThreatFlags()
@@ -33,6 +34,7 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
     *,
     data: DataFlags,
     max_drop: float = 0.02,
+    plan: Annotated[bool, Parameter(negative=())] = False,
     attack: Annotated[tuple[str, ...], Repeated] = DEFAULT_ATTACKS,
     engine: str = "onnxruntime",
     target: str | None = None,
@@ -55,6 +57,7 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
         path: Bundle folder, or an int8 .onnx file with --float FILE.onnx and --input.
         data: Images.
         max_drop: Largest allowed drop, a share; choose it before you look at the result.
+        plan: Only say how many images this drop needs, and whether --samples are enough; nothing is run.
         attack: Attack with settings; may be repeated.
         engine: Engine that runs the deployed file.
         target: Which int8 file of the bundle.
@@ -68,6 +71,9 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
         records: Where results go.
     """
     check_margin(max_drop)
+    if plan:
+        print("\n".join(plan_text(max_drop, data.samples)))
+        return 0
     budget = threat.model()
     with open_deployment(path, target=target, spec=flags.spec(), parent=parent) as deployment:
         split = read_split(
