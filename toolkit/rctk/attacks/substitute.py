@@ -55,7 +55,7 @@ class SubstituteAttack:
     @property
     def passes(self) -> int:
         """Most queries that can be booked to one image: if all others were drawn from its descendants."""
-        return 2 ** min(self.rounds, 3) + self.reservoir * max(self.rounds - 3, 0)
+        return (1 << min(self.rounds, 3)) + self.reservoir * max(self.rounds - 3, 0)
 
     def __call__(
         self, predict: Predict, x: FloatNCHW, y: Labels, threat: ThreatModel, rng: np.random.Generator

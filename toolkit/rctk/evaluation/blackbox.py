@@ -6,10 +6,11 @@ from typing import cast
 
 import numpy as np
 
-from rctk.attacks.attack import Attack, QueryAttack, Rows, TorchModule, require_norm
+from rctk.attacks.attack import Attack, Predict, QueryAttack, Rows, TorchModule, require_norm
 from rctk.data.split import Labels
 from rctk.evaluation.counting import Counted
 from rctk.evaluation.crafting import Cost, Proposal, accept, attack_seed
+from rctk.evaluation.on_grid import OnGrid
 from rctk.threat import ThreatModel
 from rctk_export.input_spec import FloatNCHW
 
@@ -31,7 +32,10 @@ class BlackBox:
         """Attack ``x`` through the counted predict; its own answers decide, so there is nothing to push."""
         del push
         rng = np.random.default_rng(self._state)
-        raw = self._attack(self._counted.about(rows), x, y, self._threat, rng)
+        predict: Predict = self._counted.about(rows)
+        if self._threat.grid == "uint8":
+            predict = OnGrid(predict, x, self._threat)
+        raw = self._attack(predict, x, y, self._threat, rng)
         images, replaced = accept(np.asarray(raw, dtype=np.float32), x, self._threat)
         return Proposal(images=images, stopped=np.zeros(len(x), dtype=np.bool_), replaced=replaced)
 

@@ -243,7 +243,7 @@ class _Hunt:
         fresh = evasive & ~self._union("evasive")[at]
         self.adversarial[at[fresh]] = images[fresh]
         found.evasive[at[evasive]] = True
-        return evasive
+        return np.asarray(evasive)
 
     def _union(self, what: str) -> Flags:
         return np.asarray(np.any([getattr(search, what) for search in self.found.values()], axis=0))

@@ -48,7 +48,7 @@ class Repeatability:
         if self.deterministic:
             return f"{self.repeats} passes over {share.samples} images gave the same classes"
         return (
-            f"{share.count} of {share.samples} images changed their class in {self.repeats} passes, unit logits moved "
+            f"{share.hits} of {share.samples} images changed their class in {self.repeats} passes, unit logits moved "
             f"by up to {self.largest_distance:.1e}: the model answers at random, so average attacks over its draws"
         )
 

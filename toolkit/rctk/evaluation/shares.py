@@ -9,16 +9,16 @@ from rctk.statistics import wilson
 
 
 class Share(NamedTuple):
-    """``count`` of ``samples`` images.
+    """``hits`` of ``samples`` images.
 
     Attributes:
-        count: Images counted.
+        hits: Images counted.
         samples: Images in all.
         low: Lower end of Wilson's 95 % interval.
         high: Upper end.
     """
 
-    count: int
+    hits: int
     samples: int
     low: float
     high: float
@@ -39,4 +39,4 @@ class Share(NamedTuple):
     @property
     def value(self) -> float | None:
         """The share; None where there are no images."""
-        return self.count / self.samples if self.samples else None
+        return self.hits / self.samples if self.samples else None
