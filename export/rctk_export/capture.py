@@ -47,7 +47,7 @@ def capture(module: nn.Module, spec: InputSpec) -> onnx.ModelProto:
     """Export ``module`` (normalised images to logits) and clean the graph up.
 
     Args:
-        module: In evaluation mode, float32, on the CPU. A module that is already an exported program's module works too.
+        module: In evaluation mode, float32, on the CPU; the module of an exported program works too.
         spec: Its input; normalisation becomes the first nodes of the graph.
 
     Returns:

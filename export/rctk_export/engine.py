@@ -24,7 +24,7 @@ class Engine(Protocol):
         """
         ...
 
-    def __enter__(self) -> Engine: ...
+    def __enter__(self) -> Engine: ...  # noqa: PYI034  # Self needs Python 3.11 or another package on a device
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 import onnx
 import torch
-from rctk_export.onnx_module import OnnxModule
 
 from rctk.quantize.observer import Calibrator
 from rctk_export.input_spec import FloatNCHW
+from rctk_export.onnx_module import OnnxModule
 from rctk_kernels.errors import DataError
 
 Ranges = dict[str, tuple[float, float]]
