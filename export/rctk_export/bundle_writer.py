@@ -70,12 +70,12 @@ class BundleWriter:
 
     def __enter__(self) -> BundleWriter:
         with contextlib.ExitStack() as stack, self._explained():
-            self._refuse_occupied()
+            self.refuse_occupied()
             stack.enter_context(_parents(self._path.parent))
             stack.enter_context(_lock(self._lockfile, self._shown))
             self._tidy()
             stack.callback(self._leave)
-            self._refuse_occupied()  # a bundle may have come back, or come into being, before the lock was ours
+            self.refuse_occupied()  # a bundle may have come back, or come into being, before the lock was ours
             self._new.mkdir()
             self._held = stack.pop_all()
         return self
@@ -147,7 +147,7 @@ class BundleWriter:
         self._write(MANIFEST, manifest_text(manifest_values(draft)).encode())
         with self._explained():
             _sync(self._new)
-            self._refuse_occupied()
+            self.refuse_occupied()
             self._put_in_place()
             _sync(self._path.parent)
         return replace(read_bundle(self._path), path=self._shown)
@@ -165,7 +165,8 @@ class BundleWriter:
             self._path.rename(self._old)
             self._new.rename(self._path)
 
-    def _refuse_occupied(self) -> None:
+    def refuse_occupied(self) -> None:
+        """Raise :class:`BundleError` where the path holds what will not be replaced; also before the work begins."""
         if not os.path.lexists(self._path):
             return
         if not self._path.is_dir():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import cast
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from rctk_export.input_spec import FloatNCHW, FloatNK, InputSpec
 from rctk_export.simplify import simplify
-from rctk_kernels.errors import MismatchError, ModelError
+from rctk_kernels.errors import GraphError, MismatchError, ModelError
 
 OPSET = 20
 INPUT, OUTPUT = "images", "logits"
@@ -72,12 +73,12 @@ def capture(module: nn.Module, spec: InputSpec) -> onnx.ModelProto:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what the exporter says about optional packages and its own deprecated calls."""
-    logger = logging.getLogger("torch.onnx")
+    """Silence what the exporter says about optional packages, its own deprecated calls and a graph it gives up."""
+    logger = logging.getLogger("torch")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -121,14 +122,18 @@ def _reason(error: BaseException) -> str:
     while deepest.__cause__ is not None:
         deepest = deepest.__cause__
     text = " ".join(str(deepest).split())
-    user = re.search(r'File "([^"]+)", line (\d+), in (?:forward|[a-z_]\w*)', str(error))
-    where = f" (at {user.group(1).rsplit('/', 1)[-1]}:{user.group(2)})" if user else ""
+    user = re.search(r'File "([^"]+)", line (\d+), in [a-z_]\w*\n +(.+)', str(error))
+    where = f" at {user[1].rsplit('/', 1)[-1]}:{user[2]} `{user[3].strip()[:80]}`" if user else ""
+    unknown = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", text)
+    if unknown:
+        return f"ONNX has no operator for torch's {unknown[1]}{where}; use another in forward(), or pass an ONNX file"
     remedy = (
         "remove data-dependent Python control flow from forward() (torch.where or torch.cond), or pass an ONNX file"
     )
     if "Constraints violated" in text or "batch" in text:
         remedy = "do not fix the batch size in forward(): use x.flatten(1) or x.size(0)"
-    return f"torch.export cannot trace the model{where}: {type(deepest).__name__}: {text[:300]}; {remedy}"
+    reason = re.split(r"[. ]*(?:\((?:unhinted|Size-like)|Caused by|For more|consider using)", text)[0][:300]
+    return f"torch.export cannot trace the model{where}: {type(deepest).__name__}: {reason}; {remedy}"
 
 
 def strip_module_names(model: onnx.ModelProto) -> None:
@@ -159,8 +164,12 @@ def run_onnx(model: onnx.ModelProto, images: FloatNCHW) -> FloatNK:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {INPUT: images})
+    try:
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        (logits,) = session.run(None, {INPUT: images})
+    except Exception as error:  # ONNX Runtime's exceptions have no class of their own
+        reason = " ".join(str(error).split())[:300]
+        raise GraphError(f"ONNX Runtime cannot run the model: {reason}; export it with standard operators") from error
     return cast("FloatNK", logits)
 
 

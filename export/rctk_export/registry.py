@@ -97,9 +97,14 @@ def convert(text: str, hint: Any, where: str) -> Any:
         if text.lower() not in {"true", "false", "1", "0", "yes", "no"}:
             raise OptionError(f"{where} must be true or false, got {text!r}")
         return text.lower() in {"true", "1", "yes"}
-    if hint is int:
+    if hint not in {int, float}:
+        return text
+    try:
         value = number(text)
+    except OptionError as error:
+        raise OptionError(f"{where}: {error}") from error
+    if hint is int:
         if not value.is_integer():
             raise OptionError(f"{where} must be a whole number, got {text!r}")
         return int(value)
-    return number(text) if hint is float else text
+    return value

@@ -23,7 +23,8 @@ def run_once(model: onnx.ModelProto, images: npt.NDArray[Any]) -> npt.NDArray[An
         session = ort.InferenceSession(serialize(model), options, providers=["CPUExecutionProvider"])
         found = session.run(None, {session.get_inputs()[0].name: images})[0]
     except Exception as error:  # onnxruntime raises a class of its own per status code
-        raise GraphError(f"ONNX Runtime cannot run the model: {' '.join(str(error).split())[:300]}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise GraphError(f"ONNX Runtime cannot run the model: {reason}; export it with standard operators") from error
     return cast("npt.NDArray[Any]", found)
 
 

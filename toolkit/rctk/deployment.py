@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from rctk.blame import blame
 from rctk_export.bundle import Bundle, file_sha256, is_bundle, read_bundle
 from rctk_export.engine import Source
 from rctk_export.input_spec import InputSpec
@@ -16,6 +17,7 @@ from rctk_kernels.errors import BundleError, EngineUnavailableError, OptionError
 
 PREFERRED = ("cpu", "cpu-mirror", "tensorrt")
 """Which int8 file is meant where ``--target`` is not given."""
+ONNX = ".onnx"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,7 @@ def open_deployment(
         path: Bundle folder or ``.onnx`` file.
         target: Which int8 file of a bundle.
         spec: Input of a bare file; refused for a bundle, which knows its own.
-        parent: Float ``.onnx`` of a bare int8 file, with the same input spec.
+        parent: Float ``.onnx`` of a bare int8 file, with the same input spec; a bundle holds its own.
 
     Raises:
         BundleError: There is nothing usable at ``path``.
@@ -70,11 +72,15 @@ def open_deployment(
     if is_bundle(path):
         if spec is not None:
             raise OptionError(f"{path} is a bundle and already holds normalisation; leave --input, --mean, --std away")
+        if parent is not None:
+            raise OptionError(f"{path} is a bundle and holds its float file; leave --float {parent} away")
         yield _from_bundle(read_bundle(path), target)
         return
-    if path.is_dir() or not path.exists():
+    if not path.is_file() and path.suffix != ONNX:
         read_bundle(path)  # words the error
         raise BundleError(f"nothing usable at {path}")
+    for file in (path, parent):
+        _check_file(file)
     if spec is None:
         raise OptionError(f"{path.name} is a bare file; add --input 3x32x32 (and --mean, --std) to say what goes in")
     if target is not None:
@@ -108,8 +114,6 @@ def _from_bundle(bundle: Bundle, target: str | None) -> Deployment:
 
 def _bare(path: Path, spec: InputSpec, folder: Path, role: str) -> Source:
     """Put normalisation and a dynamic batch into a bare ONNX file, where the onnx package is there to do it."""
-    if path.suffix != ".onnx":
-        raise OptionError(f"{path.name} is not an .onnx file; give a bundle folder or an .onnx file")
     digest = file_sha256(path)
     if importlib.util.find_spec("onnx") is None:
         if spec.normalises:
@@ -122,5 +126,17 @@ def _bare(path: Path, spec: InputSpec, folder: Path, role: str) -> Source:
     from rctk_export.onnx_files import load_onnx, save_onnx  # noqa: PLC0415
 
     prepared = folder / f"{role}-{path.name}"
-    save_onnx(strip_softmax(prepare(load_onnx(path), spec)), prepared)
+    with blame(path):
+        save_onnx(strip_softmax(prepare(load_onnx(path), spec)), prepared)
     return Source(path=prepared, input=spec, role=role, sha256=digest)
+
+
+def _check_file(path: Path | None) -> None:
+    if path is None:
+        return
+    if path.suffix != ONNX:
+        raise OptionError(
+            f"{path} is not an {ONNX} file; give a bundle folder (from `rctk export --int8 MODEL`) or an {ONNX} file"
+        )
+    if not path.is_file():
+        raise OptionError(f"there is no file {path}; check the path")

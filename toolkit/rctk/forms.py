@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, get_args
 
+from rctk.attacks import ATTACKS
 from rctk.deployment import Deployment
 from rctk.evaluation.subjects import Subject
 from rctk_export.engine import Engine, Source
@@ -24,8 +25,16 @@ def check_forms(names: Sequence[str]) -> None:
             raise unknown("form", name, list(FORMS))
 
 
+def need_gradients(attacks: Sequence[str]) -> bool:
+    """Whether one of the attacks differentiates a model; a wrong name or setting is refused here."""
+    kinds = [ATTACKS.build(text).kind for text in attacks]
+    return "gradient" in kinds
+
+
 @contextmanager
-def open_forms(deployment: Deployment, forms: Sequence[str], engine: str) -> Iterator[list[Subject]]:
+def open_forms(
+    deployment: Deployment, forms: Sequence[str], engine: str, *, gradients: bool = True
+) -> Iterator[list[Subject]]:
     """Open each form once, for :func:`rctk.evaluation.suite.attack_subjects`.
 
     Without torch (on a device) the float file runs in ``engine`` too, and nothing is differentiable.
@@ -34,17 +43,20 @@ def open_forms(deployment: Deployment, forms: Sequence[str], engine: str) -> Ite
         deployment: From :func:`rctk.deployment.open_deployment`.
         forms: ``float``, ``twin``, ``engine``; each at most once is opened.
         engine: Member of the engine table with its settings, for the deployed file.
+        gradients: Give the engine its twin, so that gradient attacks can be crafted for it. Query attacks do without,
+            also where the twin knows too few operators.
     """
     check_forms(forms)
     with ExitStack() as stack:
-        opener = _Opener(deployment, engine, stack)
+        opener = _Opener(deployment, engine, stack, gradients=gradients)
         yield [getattr(opener, f"{form}_form")() for form in dict.fromkeys(forms)]
 
 
 class _Opener:
-    def __init__(self, deployment: Deployment, engine: str, stack: ExitStack) -> None:
+    def __init__(self, deployment: Deployment, engine: str, stack: ExitStack, *, gradients: bool) -> None:
         self.deployment, self.engine, self.stack = deployment, engine, stack
         self.torch = importlib.util.find_spec("torch") is not None and importlib.util.find_spec("onnx") is not None
+        self.gradients = gradients and self.torch
         self.shared_twin: Any = None
 
     def float_form(self) -> Subject:
@@ -58,7 +70,7 @@ class _Opener:
 
     def engine_form(self) -> Subject:
         opened = self._open(self.engine, self.deployment.deployed)
-        model = getattr(opened, "module", None) or (self._twin().module if self.torch else None)
+        model = getattr(opened, "module", None) or (self._twin().module if self.gradients else None)
         return Subject(name="engine", predict=opened.predict, model=model)
 
     def _twin(self) -> Any:

@@ -19,8 +19,12 @@ from rctk_export.lint import Finding, lint
 from rctk_export.lint.layers import LayerRow, layer_rows, parameter_count
 from rctk_export.lint.view import View
 from rctk_export.onnx_files import load_onnx
+from rctk_export.quantize import PLANNERS
+from rctk_export.registry import unknown
 from rctk_kernels.errors import EngineError
 
+FUSED = {"QLinearConv", "QLinearMatMul", "QGemm", "QLinearAdd", "ConvInteger", "MatMulInteger"}
+"""Operators that hold integers themselves, as ONNX Runtime's QOperator format and dynamic quantization write them."""
 ONNX_ROLES = ("float", "int8", "evaluation")
 SLOW = "it is placed for TensorRT's fusions, so its speed in ONNX Runtime says nothing about a device"
 
@@ -125,6 +129,8 @@ def describe(path: Path, target: str = "") -> Description:
             In a bundle only this target's int8 file is looked into.
     """
     if path.is_file():
+        if target and target not in PLANNERS.names():
+            raise unknown("target", target, PLANNERS.names())
         return _describe_file(path, target)
     bundle = read_bundle(path)
     if target:
@@ -150,8 +156,10 @@ def graph_facts(model: onnx.ModelProto, target: str = "", reasons: Mapping[str, 
         target: Whose rules to apply; guessed if empty, none for a float graph.
         reasons: Why layers were left in float, by name.
     """
-    quantized = any(node.op_type in {"QuantizeLinear", "DequantizeLinear"} for node in model.graph.node)
-    rules = (target or guess_target(model)) if quantized else ""
+    kinds = {node.op_type for node in model.graph.node}
+    fused = sorted(kinds & FUSED)
+    quantized = bool(fused or kinds & {"QuantizeLinear", "DequantizeLinear"})
+    rules = (target or guess_target(model)) if quantized and not fused else ""
     layers = layer_rows(model, reasons)
     macs = [layer.macs for layer in layers]
     stored = {tensor.name for tensor in model.graph.initializer}
@@ -168,7 +176,12 @@ def graph_facts(model: onnx.ModelProto, target: str = "", reasons: Mapping[str, 
         linted_for=rules,
         findings=tuple(_findings(model, rules, reasons or {})) if rules else (),
         runs_in_float=runs_in_float,
-        remarks=(*_remarks(model, len(inputs)), *problem, *([SLOW] if rules in {"tensorrt", "cpu-mirror"} else ())),
+        remarks=(
+            *_remarks(model, len(inputs)),
+            *problem,
+            *([SLOW] if rules in {"tensorrt", "cpu-mirror"} else ()),
+            *([f"{', '.join(fused)} compute in integers; layers, parameters and rules are for Q/DQ"] if fused else ()),
+        ),
     )
 
 
@@ -189,7 +202,7 @@ def guess_target(model: onnx.ModelProto) -> str:
 def _describe_file(path: Path, target: str) -> Description:
     graph = graph_facts(load_onnx(path), target)
     digest = file_sha256(path)
-    role = "int8" if graph.linted_for else "float"
+    role = "int8" if graph.linted_for or FUSED & graph.operators.keys() else "float"
     row = FileRow(role=role, target="", name=path.name, size_bytes=path.stat().st_size, sha256=digest, graph=graph)
     return Description(name=path.name, sha256=digest, files=(row,))
 

@@ -175,17 +175,20 @@ def _read_file(path: Path) -> list[Record]:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror or error}; give a {FILE_NAME} or its folder") from error
-    records = []
+    records, cut = [], []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             values = json.loads(line, parse_constant=lambda _: None)
         except (ValueError, RecursionError):
-            LOG.warning("%s line %d is not complete JSON and is left out", path, number)
+            cut.append(number)
             continue
         try:
             records.append(Record.from_dict(values if isinstance(values, dict) else {}))
         except RecordError as error:
             raise RecordError(f"{path} line {number}: {error}") from error
+    if cut:
+        more = f" (and {len(cut) - 1} more)" if cut[1:] else ""
+        LOG.warning("%s line %d%s is not complete JSON and is left out", path, cut[0], more)
     return records

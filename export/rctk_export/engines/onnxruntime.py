@@ -42,6 +42,8 @@ PROVIDERS: dict[str, str] = {
 
 # Everything ONNX Runtime raises; its exceptions have no base class of their own.
 _FAILURES = tuple(value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception))
+MAX_THREADS = 1024
+"""More than any machine has; ONNX Runtime would start them all."""
 _FATAL = 4  # log level; what goes wrong is raised, so nothing needs to print
 FLOAT_BIAS = frozenset({"tensorrt", "cpu-mirror"})
 """Targets whose biases are float because TensorRT keeps them so. On the CPU the optimiser would round them to int32
@@ -72,6 +74,8 @@ class OnnxRuntime:
     def __post_init__(self) -> None:
         if self.threads < 1:
             raise OptionError(f"threads must be 1 or more, got {self.threads}")
+        if self.threads > MAX_THREADS:
+            raise OptionError(f"threads must be at most {MAX_THREADS}, got {self.threads}")
         if self.provider not in PROVIDERS:
             raise OptionError(f"unknown provider {self.provider!r}; choose from {', '.join(PROVIDERS)}")
 

@@ -8,13 +8,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from rctk.cli.attack_records import append_attacks, attack_rows
+from rctk.cli.attack_records import ATTACK_COLUMNS, WORST_COLUMNS, append_attacks, attack_rows, worst_rows
 from rctk.cli.console import Bars, table
 from rctk.cli.flags import DataFlags, InputFlags, RecordFlags, Repeated, ThreatFlags
+from rctk.cli.words import ratio
 from rctk.data import read_split
 from rctk.deployment import open_deployment
 from rctk.evaluation.suite import attack_subjects
-from rctk.forms import check_forms, open_forms
+from rctk.forms import check_forms, need_gradients, open_forms
 
 NO_INPUT_FLAGS = InputFlags()
 NO_THREAT_FLAGS = ThreatFlags()
@@ -23,6 +24,7 @@ NO_RECORD_FLAGS = RecordFlags()
 
 def attack_(  # noqa: PLR0913  # every parameter is a flag
     path: Path,
+    /,
     *,
     data: DataFlags,
     attack: Annotated[tuple[str, ...], Repeated] = ("apgd-ce",),
@@ -38,13 +40,16 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
 ) -> None:
     """Attack a bundle's float model, twin or engine, or a bare engine file.
 
-    Gradient attacks on an engine are crafted on its twin and replayed on it. With --cross every candidate is tried on
-    every form named by --on, so that none is attacked less than another.
+    PATH is a bundle folder, or an .onnx file with --input (and --mean, --std). Gradient attacks on an engine are
+    crafted on its twin and replayed on it. With --cross every candidate is tried on every form named by --on, so that
+    none is attacked less than another.
+
+    Example: rctk attack model-int8 --on float --on engine --attack apgd-ce --attack square --data cifar10:test
 
     Args:
-        path: Bundle folder, or an .onnx file with --input (and --mean, --std).
+        path: Bundle folder or .onnx file.
         data: Images.
-        attack: Attack with settings, such as apgd-ce or square:queries=1000; may be repeated. See `rctk list attacks`.
+        attack: Attack with settings, such as square:queries=1000; may be repeated. See `rctk list attacks`.
         on: What to attack: float, twin or engine; may be repeated.
         engine: Engine that runs the deployed file, such as onnxruntime:threads=2.
         target: Which int8 file of the bundle.
@@ -56,12 +61,12 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
         records: Where results go.
     """
     check_forms(on)
-    budget = threat.model()
+    budget, folder, gradients = threat.model(), records.checked(), need_gradients(attack)
     with open_deployment(path, target=target, spec=flags.spec(), parent=parent) as deployment:
         split = read_split(
             data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download
         )
-        with open_forms(deployment, on, engine) as subjects:
+        with open_forms(deployment, on, engine, gradients=gradients) as subjects:
             result = attack_subjects(
                 subjects,
                 split,
@@ -73,17 +78,10 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
                 progress=Bars(),
             )
         settings = {**asdict(budget), "data": split.name, "fingerprint": split.fingerprint, "engine": engine}
-        append_attacks(result, deployment, {**settings, **result.settings}, records.out)
-    columns = (
-        "attacked",
-        "attack",
-        "crafted on",
-        "broken of tried",
-        "accuracy (95 %)",
-        "queries",
-        "passes fwd/bwd",
-        "s",
-    )
-    table(f"{deployment.name} on {len(split)} images of {split.name}, {budget}", columns, attack_rows(result))
+        append_attacks(result, deployment, {**settings, **result.settings}, folder)
+    title = f"{deployment.name} on {len(split)} images of {split.name}, {budget.norm} eps {ratio(budget.eps)}"
+    table(title, ATTACK_COLUMNS, attack_rows(result))
+    print()
+    table("accuracy under all of them, worst case per image", WORST_COLUMNS, worst_rows(result))
     for note in result.notes:
         print(f"note: {note}")

@@ -13,9 +13,12 @@ from rctk.machine import machine_facts, versions
 from rctk.records import Record
 from rctk.statistics import wilson
 
+ATTACK_COLUMNS = ("attacked", "attack", "crafted on", "broken of tried", "queries", "passes fwd/bwd", "s")
+WORST_COLUMNS = ("attacked", "clean", "robust (95 %)", "queries", "passes fwd/bwd", "s")
+
 
 def attack_rows(result: SuiteResult) -> list[tuple[str, ...]]:
-    """Return the table: what each attack broke on each subject, then the worst case over all of them."""
+    """Return what each attack broke on each subject."""
     rows: list[tuple[str, ...]] = []
     for name in result.clean:
         for entry in result.entries:
@@ -23,14 +26,24 @@ def attack_rows(result: SuiteResult) -> list[tuple[str, ...]]:
                 tried = entry.tried & result.clean[name]
                 broken = f"{int((tried & ~entry.robust[name]).sum())} of {int(tried.sum())}"
                 cost = f"{entry.forward_passes}/{entry.backward_passes}"
-                row = (name, entry.attack, f"{entry.crafted_on} ({entry.tier(name)})", broken, "")
+                row = (name, entry.attack, f"{entry.crafted_on} ({entry.tier(name)})", broken)
                 rows.append((*row, str(entry.queries), cost, f"{entry.seconds:.1f}"))
-        union = _interval(int(result.robust[name].sum()), result.samples)
-        summary = f"clean {share(result.clean_accuracy(name))}, robust {union}"
-        cost = f"{result.forward_passes}/{result.backward_passes}"
-        queries = str(int(result.queries[name].sum()))
-        rows.append((name, "all", "worst case per image", "", summary, queries, cost, f"{result.seconds:.1f}"))
     return rows
+
+
+def worst_rows(result: SuiteResult) -> list[tuple[str, ...]]:
+    """Return clean accuracy and the worst case over all attacks of each subject."""
+    cost = (f"{result.forward_passes}/{result.backward_passes}", f"{result.seconds:.1f}")
+    return [
+        (
+            name,
+            share(result.clean_accuracy(name)),
+            _interval(int(result.robust[name].sum()), result.samples),
+            str(int(result.queries[name].sum())),
+            *cost,
+        )
+        for name in result.clean
+    ]
 
 
 def _interval(count: int, samples: int) -> str:

@@ -20,6 +20,7 @@ NO_THREAT_FLAGS = ThreatFlags()
 
 def audit_(  # noqa: PLR0913  # every parameter is a flag
     path: Path,
+    /,
     *,
     data: DataFlags,
     on: Annotated[tuple[str, ...], Repeated] = ("float", "engine"),

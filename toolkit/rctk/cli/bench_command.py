@@ -12,7 +12,7 @@ from rctk.cli.console import Bars, size, table
 from rctk.cli.flags import InputFlags, RecordFlags
 from rctk.deployment import Deployment, open_deployment
 from rctk.machine import load_average, machine_facts, versions
-from rctk.measure.bench import BenchSettings, Contender, bench, busy, fastest
+from rctk.measure.bench import BenchSettings, Contender, bench, busy, fastest, threads_of
 from rctk.records import Record
 from rctk_export.input_spec import FloatNCHW
 
@@ -23,6 +23,7 @@ DEFAULTS = BenchSettings()
 
 def bench_(  # noqa: PLR0913  # every parameter is a flag
     path: Path,
+    /,
     *,
     engine: str = "auto",
     target: str | None = None,
@@ -41,12 +42,14 @@ def bench_(  # noqa: PLR0913  # every parameter is a flag
 ) -> None:
     """Measure latency, throughput and memory of an engine on this machine, beside the float file.
 
+    Example: rctk bench model-int8 --batch 1 --threads 2
+
     Args:
         path: Bundle folder, or an .onnx file with --input.
-        engine: Engine with settings, such as onnxruntime; auto finds the fastest installed one.
+        engine: Engine with settings, such as onnxruntime:spinning=true; auto finds the fastest installed one.
         target: Which int8 file of the bundle.
         batch: Images per call.
-        threads: Threads of the engine.
+        threads: Threads of the engine, unless its settings say otherwise.
         calls: Calls that count, per engine.
         warmup: Calls before the first that counts.
         rounds: The engines take turns so many times.
@@ -54,13 +57,14 @@ def bench_(  # noqa: PLR0913  # every parameter is a flag
         parent: Float .onnx of a bare file.
         memory: Measure peak memory, each engine in a process of its own.
         data: Real images to feed, such as cifar10:test; random ones by default.
-        seed: Of the random images.
+        seed: Seed of the random images.
         flags: Input of a bare file.
         records: Where results go.
     """
     settings = BenchSettings(
         batch=batch, threads=threads, calls=calls, warmup=warmup, rounds=rounds, memory=memory, seed=seed
     )
+    folder = records.checked()
     progress = Bars()
     with open_deployment(path, target=target, spec=flags.spec(), parent=parent) as deployment:
         images = _images(data, deployment, seed)
@@ -71,13 +75,14 @@ def bench_(  # noqa: PLR0913  # every parameter is a flag
             print(f"fastest engine: {engine} ({others})")
             for name, reason in found.left_out.items():
                 progress.note(f"{name} left out: {reason}")
+        settings = replace(settings, threads=threads_of(engine, settings.threads))
         contenders = [Contender(engine=engine, source=deployment.deployed)]
         if float_beside and deployment.float is not None:
             contenders.insert(0, Contender(engine=engine, source=deployment.float))
         with progress.stage("bench", None):
             results = bench(contenders, images, settings)
         for contender, values in zip(contenders, results, strict=True):
-            _append(deployment, contender, values, settings, records.out)
+            _append(deployment, contender, values, settings, folder)
     _show(deployment, contenders, results, settings)
 
 
@@ -127,7 +132,8 @@ def _show(
         "peak RSS",
         "speed-up",
     )
-    title = f"{deployment.name} in {contenders[0].engine}, batch {settings.batch}, {settings.threads} thread(s)"
+    threads = "1 thread" if settings.threads == 1 else f"{settings.threads} threads"
+    title = f"{deployment.name} in {contenders[0].engine}, batch {settings.batch}, {threads}"
     table(title, columns, rows)
     if any(busy(values) for values in results):
         print(f"note: other work disturbed this run (load {load_average()[0]:.1f}); repeat it on a quiet machine")

@@ -10,11 +10,12 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from rctk.cli.console import Bars
-from rctk.cli.flags import DataFlags, InputFlags, RecordFlags, Repeated, ThreatFlags
+from rctk.cli.flags import DataFlags, Fraction, InputFlags, RecordFlags, Repeated, Switch, ThreatFlags
+from rctk.cli.places import check_file
 from rctk.data import read_split
 from rctk.deployment import open_deployment
 from rctk.evaluation.suite import attack_subjects
-from rctk.forms import open_forms
+from rctk.forms import need_gradients, open_forms
 from rctk.gate import compare_paired
 from rctk.gate_outputs import default_summary, write_outputs
 from rctk.machine import machine_facts, versions
@@ -31,10 +32,11 @@ DEFAULT_ATTACKS = ("apgd-ce", "apgd-t", "square:queries=500")
 
 def compare_(  # noqa: PLR0913  # every parameter is a flag
     path: Path,
+    /,
     *,
     data: DataFlags,
-    max_drop: float = 0.02,
-    plan: Annotated[bool, Parameter(negative=())] = False,
+    max_drop: Fraction = 0.02,
+    plan: Switch = False,
     attack: Annotated[tuple[str, ...], Repeated] = DEFAULT_ATTACKS,
     engine: str = "onnxruntime",
     target: str | None = None,
@@ -52,6 +54,8 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
     Every candidate made for one side is also tried on the other. Exit code 0: the drop of clean and of robust accuracy
     is below --max-drop (one-sided 95 % Tango bound). 1: it is not. 3: the images cannot decide; the output says how
     many would.
+
+    Example: rctk compare model-int8 --data cifar10:test --eps 8/255 --max-drop 0.02 --junit gate.xml
 
     Args:
         path: Bundle folder, or an int8 .onnx file with --float FILE.onnx and --input.
@@ -74,12 +78,15 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
     if plan:
         print("\n".join(plan_text(max_drop, data.samples)))
         return 0
-    budget = threat.model()
+    summary = summary or default_summary(os.environ)
+    for file, flag in ((junit, "--junit"), (summary, "--summary"), (json, "--json")):
+        check_file(file, flag)
+    budget, folder, gradients = threat.model(), records.checked(), need_gradients(attack)
     with open_deployment(path, target=target, spec=flags.spec(), parent=parent) as deployment:
         split = read_split(
             data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download
         )
-        with open_forms(deployment, ("float", "engine"), engine) as subjects:
+        with open_forms(deployment, ("float", "engine"), engine, gradients=gradients) as subjects:
             result = attack_subjects(
                 subjects, split, attack, budget, seed=data.seed, batch_size=batch_size, progress=Bars()
             )
@@ -98,8 +105,14 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
     }
     settings = {**asdict(budget), **result.settings, "data": split.name, "fingerprint": split.fingerprint}
     own = {**settings, "samples": len(split), "max_drop": max_drop}
-    Record.of("compare", subject, own, comparison.as_dict(), machine=machine_facts(), versions=versions()).append_to(
-        records.out
+    values = comparison.as_dict()
+    Record.of("compare", subject, own, values, machine=machine_facts(), versions=versions()).append_to(folder)
+    write_outputs(
+        comparison,
+        f"{deployment.name} {deployment.deployed.target}".strip(),
+        junit=junit,
+        summary=summary,
+        json=json,
     )
     shown = deployment.deployed.target or "bare file"
     print(f"{deployment.name} ({shown}, {engine}) on {len(split)} images of {split.name}")
@@ -107,11 +120,4 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
         print(line)
     for note in result.notes:
         print(f"note: {note}")
-    write_outputs(
-        comparison,
-        f"{deployment.name} {deployment.deployed.target}".strip(),
-        junit=junit,
-        summary=summary or default_summary(os.environ),
-        json=json,
-    )
     return comparison.exit_code

@@ -3,45 +3,122 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
+
+EVERY_S = 10.0
+"""How often a long stage says where it is, where no bar can be drawn."""
+ENDLESS = 100_000
+"""Width of a pipe: nothing is folded or cut there."""
+GAP = 2
+LONGEST_WORD = 40
+"""A longer word may be broken."""
 
 
 class Bars:
-    """Draws a bar per stage on stderr; on a pipe it stays silent until a stage is done."""
+    """Draws a bar per stage on stderr; where that is no terminal, a line for what is done and now and then one more."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
 
+    def stage(self, name: str, total: int | None = None) -> AbstractContextManager[Callable[[int], None]]:
+        """See :class:`rctk.progress.Progress`."""
+        return self._bar(name, total) if self.console.is_terminal else self._lines(name, total)
+
     @contextmanager
-    def _stage(self, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    def _bar(self, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
         columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=self.console, transient=True) as bars:
             task = bars.add_task(name, total=total)
             yield lambda done: bars.update(task, advance=done)
 
-    def stage(self, name: str, total: int | None = None) -> AbstractContextManager[Callable[[int], None]]:
-        """See :class:`rctk.progress.Progress`."""
-        return self._stage(name, total)
+    @contextmanager
+    def _lines(self, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        start = said = time.monotonic()
+        count = 0
+
+        def step(done: int) -> None:
+            nonlocal count, said
+            count += done
+            if time.monotonic() - said > EVERY_S:
+                said = time.monotonic()
+                self._say(f"{name}: {count} of {total or '?'} after {said - start:.0f} s")
+
+        yield step
+        self._say(f"{name}: {f'{count} in ' if count > 1 else ''}{time.monotonic() - start:.1f} s")
 
     def note(self, text: str) -> None:
         """See :class:`rctk.progress.Progress`."""
-        self.console.print(f"note: {text}", style="yellow", markup=False, highlight=False)
+        self._say(f"note: {text}", style="yellow")
+
+    def _say(self, text: str, style: str = "") -> None:
+        self.console.print(Text(text, style=style), soft_wrap=True)
+
+
+class Results(Console):
+    """The console of stdout: as wide as the terminal; a pipe gets every line whole."""
+
+    def __init__(self) -> None:
+        super().__init__(width=None if sys.stdout.isatty() else ENDLESS, highlight=False, markup=False)
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to the entry point, which knows the exit code."""
+        raise  # noqa: PLE0704  # rich calls this while it handles the BrokenPipeError
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print one table on stdout; wide cells fold, and a pipe gets the full width."""
-    shown = Table(title=title, title_justify="left", title_style="bold")
-    for column in columns:
-        shown.add_column(column, overflow="fold")
-    for row in rows:
-        shown.add_row(*(str(cell) for cell in row))
-    width = None if sys.stdout.isatty() else 160
-    Console(width=width, highlight=False, markup=False).print(shown)
+    """Print one table on stdout.
+
+    In a terminal that is too narrow cells fold between words; if that is not enough, columns become rows, and then
+    each row a block of lines. Nothing is left out.
+    """
+    console = Results()
+    cells = [[str(cell) for cell in row] for row in rows]
+    turned = [list(column) for column in zip(columns, *cells, strict=True)]
+    console.print(Text(title, style="bold"), soft_wrap=True)
+    if _fits(console, columns, cells):
+        console.print(_grid(console, columns, cells))
+    elif _fits(console, turned[0], turned[1:]):
+        console.print(_grid(console, turned[0], turned[1:]))
+    else:
+        for row in cells:
+            for name, cell in zip(columns, row, strict=True):
+                console.print(f"{name}: {cell}")
+            console.print()
+
+
+def _fits(console: Console, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> bool:
+    return sum(_least(columns, cells)) + GAP * (len(columns) - 1) <= console.width
+
+
+def _least(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:
+    """Return for each column the width of its longest word."""
+    words = [" ".join(column).split() for column in zip(columns, *cells, strict=True)]
+    return [min(max(map(len, column), default=0), LONGEST_WORD) for column in words]
+
+
+def _grid(console: Console, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
+    widths = _least(columns, cells)
+    natural = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    spare = console.width - sum(widths) - GAP * (len(columns) - 1)
+    hungry = sorted(range(len(columns)), key=lambda i: natural[i] - widths[i])
+    for place, i in enumerate(hungry):  # who needs least is served first, so that few columns fold
+        more = max(0, min(natural[i] - widths[i], spare // (len(hungry) - place)))
+        widths[i] += more
+        spare -= more
+    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, GAP, 0, 0), pad_edge=False)
+    for name, width in zip(columns, widths, strict=True):
+        grid.add_column(name, width=width, overflow="fold")
+    for row in cells:
+        grid.add_row(*map(Text, row))
+    return grid
 
 
 def share(value: float | None) -> str:

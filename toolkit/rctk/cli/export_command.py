@@ -8,13 +8,15 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from rctk.cli.console import Bars, share, size, table
-from rctk.cli.flags import Fraction, ModelFlags, RecordFlags, Repeated
+from rctk.cli.flags import Fraction, ModelFlags, RecordFlags, Repeated, Switch
+from rctk.cli.places import check_folder
 from rctk.data import read_split
 from rctk.exporting.export import ExportSettings, export_int8
 from rctk.exporting.float_model import read_float_model
 from rctk.machine import machine_facts, versions
 from rctk.records import Record
 from rctk_export.bundle import Bundle
+from rctk_export.bundle_writer import BundleWriter
 
 NO_MODEL_FLAGS = ModelFlags()
 NO_RECORD_FLAGS = RecordFlags()
@@ -22,8 +24,9 @@ NO_RECORD_FLAGS = RecordFlags()
 
 def export_(  # noqa: PLR0913  # every parameter is a flag
     model: Path,
+    /,
     *,
-    int8: Annotated[bool, Parameter(negative=())] = True,
+    int8: Annotated[bool, Parameter(negative=(), show_default=False)] = True,
     calibration: str,
     target: Annotated[tuple[str, ...], Repeated] = ExportSettings.targets,
     out: Annotated[Path | None, Parameter(name=("--out", "-o"))] = None,
@@ -33,17 +36,19 @@ def export_(  # noqa: PLR0913  # every parameter is a flag
     check_samples: int = ExportSettings.check_samples,
     check_eps: Fraction = ExportSettings.check_eps,
     min_agreement: float = ExportSettings.min_agreement,
-    allow_mismatch: Annotated[bool, Parameter(negative=())] = False,
-    force: Annotated[bool, Parameter(negative=())] = False,
-    download: Annotated[bool, Parameter(negative=())] = False,
+    allow_mismatch: Switch = False,
+    force: Switch = False,
+    download: Switch = False,
     seed: int = ExportSettings.seed,
     records: Path = NO_RECORD_FLAGS.out,
     flags: ModelFlags = NO_MODEL_FLAGS,
 ) -> None:
     """Compress a classifier to int8 and write a bundle.
 
-    The model file may be an rctk checkpoint, a state dict (with --arch), TorchScript, a torch.export .pt2,
-    safetensors, or a float .onnx. TorchScript, .pt2 and --arch FILE.py run code: use files you trust.
+    MODEL is an rctk checkpoint, a state dict (with --arch), TorchScript, a torch.export .pt2, safetensors, or a float
+    .onnx. TorchScript, .pt2 and --arch FILE.py run code: use files you trust.
+
+    Example: rctk export --int8 model.pt --calibration cifar10:train -o model-int8
 
     Args:
         model: The model file.
@@ -65,6 +70,10 @@ def export_(  # noqa: PLR0913  # every parameter is a flag
         flags: How to read the model file.
     """
     del int8
+    folder = out or model.with_name(f"{model.stem}-int8")
+    check_folder(folder.parent, "--out")
+    check_folder(records, "--records")
+    BundleWriter(folder, force=force).refuse_occupied()
     progress = Bars()
     settings = ExportSettings(
         targets=target,
@@ -84,7 +93,6 @@ def export_(  # noqa: PLR0913  # every parameter is a flag
         step(1)
     wanted = calibration_samples + check_samples
     split = read_split(calibration, samples=wanted, seed=seed, input=source.input, download=download)
-    folder = out or model.with_name(f"{model.stem}-int8")
     bundle = export_int8(source, split, folder, settings, force=force, progress=progress)
     _show(bundle)
     Record.of(

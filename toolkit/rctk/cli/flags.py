@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
 
-from rctk.threat import ThreatModel
+from rctk.cli.places import check_folder
+from rctk.threat import Norm, ThreatModel
 from rctk_export.input_spec import InputSpec
 from rctk_export.registry import number
 from rctk_kernels.errors import OptionError
@@ -20,8 +21,10 @@ def fraction(_type: Any, tokens: Sequence[Token]) -> float:
     return number(tokens[0].value)
 
 
-Fraction = Annotated[float, Parameter(converter=fraction)]
+Fraction = Annotated[float, Parameter(converter=fraction, allow_leading_hyphen=True)]
 Repeated = Parameter(negative=(), consume_multiple=False)
+Switch = Annotated[bool, Parameter(negative=())]
+"""Off unless it is given."""
 
 
 @Parameter(name="*")
@@ -42,7 +45,16 @@ class InputFlags:
             if self.mean or self.std:
                 raise OptionError("--mean and --std need --input, such as --input 3x32x32")
             return None
-        return InputSpec.parse(self.input, self.mean, self.std)
+        return read_spec(self.input, self.mean, self.std)
+
+
+def read_spec(shape: str, mean: str | None, std: str | None) -> InputSpec:
+    """Read the three flags; what is wrong with one of them is said under its name."""
+    try:
+        return InputSpec.parse(shape, mean, std)
+    except OptionError as error:
+        given = [f"--input {shape}", *(f"--{name} {text}" for name, text in (("mean", mean), ("std", std)) if text)]
+        raise OptionError(f"{' '.join(given)}: {error}") from error
 
 
 @Parameter(name="*")
@@ -51,11 +63,10 @@ class ModelFlags(InputFlags):
     """How to read a model file that does not describe itself."""
 
     arch: str | None = None
-    """Architecture of a bare state dict: a built-in name, torchvision:NAME, timm:NAME, FILE.py:factory or
-    module:factory (a file or module is code and is run)."""
+    """Architecture of a state dict: built-in name, torchvision:NAME, timm:NAME, FILE.py:FACTORY, MODULE:FACTORY."""
     classes: int | None = None
     """Number of classes, where the architecture needs it."""
-    trust_pickle: Annotated[bool, Parameter(negative=())] = False
+    trust_pickle: Switch = False
     """Load a pickled module, which runs whatever code it holds."""
 
 
@@ -64,14 +75,14 @@ class ModelFlags(InputFlags):
 class ThreatFlags:
     """The budget of an attack."""
 
-    norm: str = ThreatModel.norm
-    """Norm of the perturbation: linf, l2 or l1."""
+    norm: Norm = ThreatModel.norm
+    """Norm of the perturbation."""
     eps: Fraction = ThreatModel.eps
     """Budget on images in [0, 1], such as 8/255."""
 
     def model(self) -> ThreatModel:
         """Return the threat model."""
-        return ThreatModel(norm=self.norm, eps=self.eps)  # type: ignore[arg-type]  # checked by the threat model itself
+        return ThreatModel(norm=self.norm, eps=self.eps)
 
 
 @Parameter(name="*")
@@ -80,12 +91,12 @@ class DataFlags:
     """Which images to use."""
 
     data: str
-    """Data set and split: a name below RCTK_DATA or a path, then :split."""
+    """Images: a data set's name or path, then :SPLIT, such as cifar10:test; see `rctk list data`."""
     samples: int | None = None
     """Use so many images, drawn with classes in proportion; all by default."""
     seed: int = 0
     """Seed of every random choice."""
-    download: Annotated[bool, Parameter(negative=())] = False
+    download: Switch = False
     """Fetch a public data set that is not there yet."""
 
 
@@ -94,5 +105,10 @@ class DataFlags:
 class RecordFlags:
     """Where results go."""
 
-    out: Path = Path("runs")
+    out: Annotated[Path, Parameter(name=("--out", "-o", "--records"))] = Path("runs")
     """Folder whose records.jsonl the result is appended to."""
+
+    def checked(self) -> Path:
+        """Return the folder, if a record can be written there."""
+        check_folder(self.out, "--out")
+        return self.out

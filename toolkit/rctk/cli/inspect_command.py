@@ -5,18 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json as json_module
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from rctk.cli.console import share, size, table
+from rctk.cli.flags import Switch
 from rctk.inspection import Description, FileRow, GraphFacts, describe
 
+FILE_COLUMNS = (
+    *("file", "size", "int8 / layers", "float when optimised", "parameters", "MACs"),
+    *("twin agrees, clean", "adversarial", "SHA-256"),
+)
 
-def inspect_(
-    path: Path, *, target: str = "", layers: bool = False, json: Annotated[bool, Parameter(negative=())] = False
-) -> None:
+
+def inspect_(path: Path, /, *, target: str = "", layers: Switch = False, json: Switch = False) -> None:
     """Show what is in a bundle or an ONNX file: files, layers, what stayed float and why, and rule violations.
+
+    Example: rctk inspect model-int8 --target cpu --layers
 
     Args:
         path: Bundle folder or .onnx file.
@@ -29,18 +32,7 @@ def inspect_(
         print(json_module.dumps(found.as_dict(), indent=2, default=str))
         return
     _head(found)
-    columns = (
-        "file",
-        "role",
-        "size",
-        "int8 / layers",
-        "float when optimised",
-        "parameters",
-        "MACs",
-        "agreement",
-        "SHA-256",
-    )
-    table("files", columns, [_file(file) for file in found.files])
+    table("files", FILE_COLUMNS, [_file(file) for file in found.files])
     for file in found.files:
         if file.graph is not None:
             _graph(file.name, file.graph, every_layer=layers)
@@ -68,10 +60,10 @@ def _file(file: FileRow) -> tuple[str, ...]:
     counts = "-" if graph is None else f"{graph.integer_layers} / {len(graph.layers)}"
     floats = "-" if graph is None or graph.runs_in_float is None else str(len(graph.runs_in_float))
     macs = "-" if graph is None or graph.macs is None else f"{graph.macs:,}"
-    agrees = f"clean {share(agreement['clean'])}, adversarial {share(agreement['adversarial'])}" if agreement else "-"
+    agrees = (share(agreement.get("clean")), share(agreement.get("adversarial")))
     parameters = "-" if graph is None else f"{graph.parameters:,}"
     role = f"{file.role} {file.target}".strip()
-    return file.name, role, size(file.size_bytes), counts, floats, parameters, macs, agrees, file.sha256[:12]
+    return role, size(file.size_bytes), counts, floats, parameters, macs, *agrees, file.sha256[:12]
 
 
 def _graph(name: str, graph: GraphFacts, *, every_layer: bool) -> None:
@@ -80,8 +72,9 @@ def _graph(name: str, graph: GraphFacts, *, every_layer: bool) -> None:
     print(f"  {operators}")
     shown = [row for row in graph.layers if every_layer or (graph.linted_for and row.reason)]
     if shown:
-        columns = [field.name for field in dataclasses.fields(shown[0])]
-        table("layers" if every_layer else "layers in float", columns, [dataclasses.astuple(row) for row in shown])
+        columns = [field.name.replace("_", " ") for field in dataclasses.fields(shown[0])]
+        rows = [[_cell(value) for value in dataclasses.astuple(row)] for row in shown]
+        table("layers" if every_layer else "layers in float", columns, rows)
     if graph.runs_in_float:
         print(f"  ONNX Runtime runs in float after optimisation: {', '.join(graph.runs_in_float)}")
     for finding in graph.findings:
@@ -90,3 +83,13 @@ def _graph(name: str, graph: GraphFacts, *, every_layer: bool) -> None:
         print(f"  keeps every rule of target {graph.linted_for}")
     for remark in graph.remarks:
         print(f"  {remark}")
+
+
+def _cell(value: object) -> str:
+    """Print a number, a shape or the ends of a range."""
+    if isinstance(value, tuple):
+        between = " to " if any(isinstance(part, float) for part in value) else "x"
+        return between.join(map(_cell, value)) or "-"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "-" if value in {None, ""} else f"{value:,}" if isinstance(value, int) else str(value)

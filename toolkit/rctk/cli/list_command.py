@@ -24,6 +24,8 @@ FAMILIES = {
 def list_(*families: str) -> None:
     """List attacks, engines, models, data sets, targets, calibrators and training objectives.
 
+    Example: rctk list attacks engines
+
     Args:
         families: Any of attacks, engines, targets, calibrators, objectives, models, data; all by default.
     """
@@ -38,6 +40,7 @@ def list_(*families: str) -> None:
             continue
         rows = [(key, _about(members, key)) for key in _names(members)]
         table(family, ("name", "what it is"), rows)
+        print()
 
 
 def _names(members: object) -> list[str]:

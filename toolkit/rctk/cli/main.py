@@ -1,32 +1,16 @@
-"""Entry point of ``rctk``: table of commands, exit codes, and settings that must stand before a runtime is loaded."""
+"""Entry point of ``rctk``: exit codes, and settings that must stand before a runtime is loaded."""
 
 from __future__ import annotations
 
+import errno
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from types import FrameType
 
-from cyclopts import App, CycloptsError
-
-from rctk import __version__
+from rctk.cli.stop import Stop
 from rctk_kernels.errors import RctkError
 
-COMMANDS = {
-    "export": "Compress a classifier to int8 and write a bundle.",
-    "attack": "Attack a bundle's float model, twin or engine, or a bare engine file.",
-    "bench": "Measure latency, throughput and memory of an engine on this machine.",
-    "stress": "Corruptions, occlusion, rotations and JPEG: float against engine on the same images.",
-    "compare": "Gate the deployed engine against its float parent; exit code 0, 1 or 3.",
-    "audit": "Check whether robust accuracies can be believed, or gradients are masked.",
-    "report": "Render records as tables, Markdown and one HTML page with plots.",
-    "train": "Train a small classifier, plainly or adversarially, to a checkpoint.",
-    "inspect": "Show what is in a bundle or an ONNX file.",
-    "doctor": "Show what this machine can run and what to mend.",
-    "list": "List attacks, engines, models, data sets, targets and calibrators.",
-}
 HOST = "rctk[host]"
 EXTRAS = {
     **dict.fromkeys(("torch", "onnx", "onnxscript", "scipy", "sklearn", "PIL", "safetensors", "tqdm"), HOST),
@@ -34,72 +18,80 @@ EXTRAS = {
     "onnxruntime": "rctk[ort]",
 }
 """Package to the extra that brings it."""
-DONE, NOT_HELD, USER, UNDECIDED, BUG = 0, 1, 2, 3, 70
-"""Exit codes; 130 and 143 follow from SIGINT and SIGTERM."""
-
-
-def make_app() -> App:
-    """Return the command line without importing any command."""
-    app = App(
-        name="rctk",
-        help="Robust compression toolkit: compress a classifier, attack what ships, gate float against deployed.",
-        version=__version__,
-        help_format="plaintext",
-        print_error=False,
-        exit_on_error=False,
-        result_action="return_value",
-    )
-    for name, text in COMMANDS.items():
-        app.command(f"rctk.cli.{name}_command:{name}_", name=name, help=text)
-    app.register_install_completion_command(help="Install completion for this shell.")
-    return app
+DONE, NOT_HELD, USER, UNDECIDED, BUG, UNREAD = 0, 1, 2, 3, 70, 141
+"""Exit codes; 130 and 143 follow from SIGINT and SIGTERM, 141 is what shells report when the reader of a pipe left."""
+STEPS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space or choose another disk"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose a place that you may write to"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG), "check the path"),
+}
+"""What to do about a failed system call."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
-    set_thread_defaults()
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+    stop = Stop()
+    stop.install()
+    set_environment()
+    open_streams()
+    code = run(sys.argv[1:] if arguments is None else list(arguments), stop)
+    stop.too_late()
+    sys.exit(code)
 
 
-def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911  # one line per way to end
+def run(arguments: Sequence[str], stop: Stop | None = None) -> int:
     """Run one command; return the exit code instead of leaving."""
+    stop = stop or Stop()
     try:
-        code = make_app()(arguments)
-        sys.stdout.flush()
-    except CycloptsError as error:
-        return _say(_one_line(str(error)) + "; see `rctk --help` or `rctk COMMAND --help`")
-    except RctkError as error:
-        return _say(_one_line(str(error)))
-    except ImportError as error:
-        return _missing(error)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of the output has gone
-        return DONE
-    except OSError as error:
-        return _say(f"{error.strerror or error}: {error.filename or 'output'}; free space or choose another place")
-    except MemoryError:
-        return _say("out of memory; use a smaller batch or fewer --samples")
+        code = _run(arguments)
     except KeyboardInterrupt:
-        print("rctk: interrupted; finished results are kept", file=sys.stderr)
-        return 130
-    except _TerminatedError:
-        print("rctk: terminated; finished results are kept", file=sys.stderr)
-        return 143
-    except Exception:  # noqa: BLE001  # whatever is left is a bug of rctk and shows its traceback
-        return _bug()
+        code = stop.code
+    except BaseException as error:  # noqa: BLE001  # whatever is left is a bug of rctk and shows its traceback
+        code = stop.code if stop.number else _failed(error)
+    else:
+        code = stop.code if stop.number else code
+    if code == stop.code:
+        _say(stop.text)
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    from rctk.cli.app import make_app  # noqa: PLC0415  # the signals are ours before anything large is imported
+
+    code = make_app(arguments)(arguments)
+    sys.stdout.flush()
     return code if isinstance(code, int) else DONE
 
 
-class _TerminatedError(BaseException):
-    """SIGTERM arrived."""
+def _failed(error: BaseException) -> int:
+    """Say on one line what the user can mend; a bug shows its traceback."""
+    from cyclopts import CycloptsError  # noqa: PLC0415
+
+    from rctk.cli.usage import usage_line  # noqa: PLC0415
+
+    if isinstance(error, CycloptsError):
+        return _say(usage_line(error))
+    if isinstance(error, RctkError):
+        return _say(str(error))
+    if isinstance(error, ImportError):
+        return _missing(error)
+    if isinstance(error, OSError):
+        return _system(error)
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # torch's own words
+        return _say("out of memory; use a smaller batch or fewer --samples")
+    return _bug(error)
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise _TerminatedError
+def _system(error: OSError) -> int:
+    if error.filename is None and error.errno in {errno.EPIPE, errno.ENOSPC, errno.EIO}:  # of stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes nowhere
+    if isinstance(error, BrokenPipeError):
+        return UNREAD  # the reader of the output has gone, as `head` does
+    step = STEPS.get(error.errno or 0, "look at the path and the disk")
+    return _say(f"{error.filename or 'output'}: {error.strerror or error}; {step}")
 
 
-def _missing(error: BaseException) -> int:
+def _missing(error: ImportError) -> int:
     """Name the package that could not be imported and the extra that brings it."""
     cause: BaseException | None = error
     while cause is not None:
@@ -107,31 +99,39 @@ def _missing(error: BaseException) -> int:
         if isinstance(cause, ModuleNotFoundError) and package in EXTRAS:
             return _say(f"this needs the package {package}, which is not installed; `pip install '{EXTRAS[package]}'`")
         cause = cause.__cause__
-    return _bug()
+    return _bug(error)
 
 
-def _bug() -> int:
-    traceback.print_exc()
-    print("rctk: this is a bug in rctk; please report it with the lines above", file=sys.stderr)
+def _bug(error: BaseException) -> int:
+    traceback.print_exception(error)
+    _say("this is a bug in rctk; please report it with the lines above")
     return BUG
 
 
 def _say(text: str) -> int:
-    print(f"rctk: {text}", file=sys.stderr)
+    print(f"rctk: {' '.join(text.split())}", file=sys.stderr)
     return USER
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.replace("│", " ").split())
+def open_streams() -> None:
+    """Make stdout and stderr take everything: where the caller closed them, and any file name."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by `>&-`; the next file that is opened must not become it
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+        else:
+            stream.reconfigure(errors="backslashreplace")
 
 
-def set_thread_defaults() -> None:
-    """Keep OpenMP threads from spinning on a busy machine, unless the user decided otherwise.
+def set_environment() -> None:
+    """Tell runtimes what they read when they are loaded, unless the user decided otherwise.
 
-    Two spinning threads beside other load run thirty times slower than one; ``PASSIVE`` waiting costs little.
+    Two spinning OpenMP threads beside other load run thirty times slower than one; ``PASSIVE`` waiting costs little.
+    ONNX Runtime reports its use to its maker; whose model it is and what is done to it is nobody else's business.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ def levels(_type: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
 
 def stress_(  # noqa: PLR0913  # every parameter is a flag
     path: Path,
+    /,
     *,
     data: DataFlags,
     corruption: Annotated[tuple[str, ...], Repeated] = ("all",),
@@ -65,13 +66,13 @@ def stress_(  # noqa: PLR0913  # every parameter is a flag
         records: Where results go.
     """
     check_forms(on)
-    chosen = tuple(dict.fromkeys(on))
+    chosen, folder = tuple(dict.fromkeys(on)), records.checked()
     with open_deployment(path, target=target, spec=flags.spec(), parent=parent) as deployment:
         split = read_split(
             data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download
         )
         conditions = plan(split, corruption, severity, test, source=source, seed=data.seed)
-        with open_forms(deployment, chosen, engine) as subjects:
+        with open_forms(deployment, chosen, engine, gradients=False) as subjects:
             result = stress(subjects, split, conditions, batch_size=batch_size, progress=Bars())
     settings = {
         "data": split.name,
@@ -83,7 +84,7 @@ def stress_(  # noqa: PLR0913  # every parameter is a flag
         "seed": data.seed,
         "batch_size": batch_size,
     }
-    _append(result, deployment, settings, engine, records.out)
+    _append(result, deployment, settings, engine, folder)
     columns = ("test", "images", *(f"{name}, from mild to hard" for name in chosen), *(f"mean {n}" for n in chosen))
     columns += tuple(f"{name} - {chosen[0]}, points (95 %)" for name in chosen[1:])
     title = f"{deployment.name} on {len(split)} images of {split.name}, seed {data.seed}"

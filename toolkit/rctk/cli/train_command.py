@@ -13,13 +13,15 @@ import torch
 from cyclopts import Parameter
 from torch import nn
 
-from rctk.cli.flags import DataFlags, RecordFlags
+from rctk.cli.flags import DataFlags, RecordFlags, read_spec
+from rctk.cli.places import check_file, check_folder
 from rctk.data import Split, read_split
 from rctk.machine import machine_facts, versions
+from rctk.model_io.checks import count_classes
 from rctk.models import build_architecture
 from rctk.records import Record
 from rctk.train import Checkpoints, Epoch, TrainSettings, build_objective, draw_weights, train
-from rctk_export.input_spec import InputSpec
+from rctk_kernels.errors import DataError, OptionError
 
 NO_RECORD_FLAGS = RecordFlags()
 
@@ -46,6 +48,8 @@ def train_(  # noqa: PLR0913  # every parameter is a flag
 
     The best epoch (by accuracy under PGD) is at --out and the last one beside it, both from the first epoch on.
 
+    Example: rctk train --arch digits-cnn --data digits:train --objective train.pgd_at:eps=0.15 -o digits.pt
+
     Args:
         arch: Built-in architecture, such as digits-cnn; see `rctk list models`.
         data: Training images, such as digits:train.
@@ -54,19 +58,19 @@ def train_(  # noqa: PLR0913  # every parameter is a flag
         objective: What is minimised, such as train.standard or train.pgd_at:eps=0.15.
         epochs: Passes over the training images.
         batch_size: Images in a step.
-        optimizer: sgd or adamw.
+        optimizer: Optimizer.
         lr: Largest learning rate.
-        schedule: cosine, cyclic or constant.
+        schedule: How the learning rate moves; cyclic rises and falls once.
         weight_decay: Weight decay.
-        augment: none, crop or crop-flip.
-        mean: Normalisation mean per channel.
+        augment: Random changes of the training images.
+        mean: Normalisation mean per channel, in units of [0, 1].
         std: Normalisation standard deviation per channel.
         records: Folder whose records.jsonl the result is appended to.
     """
-    split = read_split(data.data, samples=data.samples, seed=data.seed, download=data.download)
-    held = read_split(validation) if validation else split.sample(max(1, len(split) // 10), data.seed)
-    spec = InputSpec.parse("x".join(str(n) for n in split.images.shape[1:]), mean, std)
-    classes = split.classes or tuple(str(i) for i in range(int(split.labels.max()) + 1))
+    if out.suffix == ".onnx":
+        raise OptionError(f"--out {out} names an ONNX file; a checkpoint ends in .pt or .safetensors")
+    check_file(out, "--out")
+    check_folder(records, "--records")
     settings = TrainSettings(
         objective=build_objective(objective),
         epochs=epochs,
@@ -78,8 +82,16 @@ def train_(  # noqa: PLR0913  # every parameter is a flag
         augment=augment,
         seed=data.seed,
     )
+    split = read_split(data.data, samples=data.samples, seed=data.seed, download=data.download)
+    if len(split) < 2 and not validation:
+        raise DataError(f"{split.name} has one image; give more, or others to validate on with --validation")
+    held = read_split(validation) if validation else split.sample(max(1, len(split) // 10), data.seed)
+    spec = read_spec("x".join(str(n) for n in split.images.shape[1:]), mean, std)
+    classes = split.classes or tuple(str(i) for i in range(int(split.labels.max()) + 1))
     module = build_architecture(arch, classes=len(classes), input=spec)
     draw_weights(module, torch.Generator().manual_seed(data.seed))
+    count_classes(module.eval(), spec, Path(f"--arch {arch}"))
+    out.parent.mkdir(parents=True, exist_ok=True)
     saver = Checkpoints(path=out, arch=arch, input=spec, classes=classes, then=_line(epochs))
     history = train(module, split if validation else _without(split, held), held, settings, input=spec, progress=saver)
     best = history.best

@@ -18,6 +18,7 @@ from rctk.machine import versions
 from rctk.progress import Progress, Silent
 from rctk.quantize import CALIBRATORS
 from rctk.quantize.calibrate import Ranges, calibrate
+from rctk.threat import ThreatModel
 from rctk_export.bundle import Bundle
 from rctk_export.bundle_writer import BundleWriter
 from rctk_export.engine import Source
@@ -66,6 +67,8 @@ class ExportSettings:
                 raise unknown("target", target, PLANNERS.names())
         if not self.targets:
             raise OptionError("give at least one --target; cpu and tensorrt are the usual ones")
+        CALIBRATORS.build(self.calibrator)
+        ThreatModel(eps=self.check_eps)
         if self.calibration_samples < 1 or self.check_samples < 1:
             raise OptionError("--calibration-samples and --check-samples must be at least 1")
         if not 0 <= self.min_agreement <= 1:
@@ -151,7 +154,9 @@ def quantize(
     plans = {target: PLANNERS.build(target).plan(graph, settings.keep_float) for target in targets}
     wanted = sorted({tensor for plan in plans.values() for tensor in plan.calibrated()})
     if not any(plan.layers for plan in plans.values()):
-        raise OptionError("no layer of this model can be int8; `rctk inspect` on its float ONNX lists the reasons")
+        reasons = {f"{kept.name}: {kept.reason}" for plan in plans.values() for kept in plan.kept_float}
+        found = "; ".join(sorted(reasons)[:3]) or "it has no convolution, linear layer or matrix product"
+        raise OptionError(f"no layer of this model can be int8 ({found}); export another model")
     calibrator = CALIBRATORS.build(settings.calibrator)
     with progress.stage("calibrate", len(calibration)) as step:
         ranges = calibrate(model, wanted, calibration.images, calibrator, step)

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-from rctk_export.intake import output_classes, prepare, strip_softmax
 
+from rctk.blame import blame
 from rctk.checkpoint import load_model
 from rctk_export.capture import capture, compare_outputs, run_onnx
 from rctk_export.input_spec import InputSpec
+from rctk_export.intake import output_classes, prepare, strip_softmax
 from rctk_export.onnx_files import file_sha256, load_onnx
 from rctk_export.simplify import simplify
-from rctk_kernels.errors import OptionError
+from rctk_kernels.errors import GraphError, OptionError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +76,23 @@ def _from_onnx(path: Path, spec: InputSpec | None) -> FloatModel:
         raise OptionError(
             f"{path.name} is quantized already; attack, bench or compare it as it is, or export its float parent"
         )
-    prepared = strip_softmax(prepare(raw, spec))
-    model = simplify(prepared)
-    images = np.random.default_rng(0).random((2, *spec.shape), dtype=np.float32)
-    compare_outputs(model, images, run_onnx(prepared, images))
-    count = output_classes(model, images)
+    with blame(path):
+        prepared = strip_softmax(prepare(raw, spec))
+        _check_batch(prepared)
+        model = simplify(prepared)
+        images = np.random.default_rng(0).random((2, *spec.shape), dtype=np.float32)
+        compare_outputs(model, images, run_onnx(prepared, images))
+        count = output_classes(model, images)
     return FloatModel(
         model=model,
         input=spec,
         classes=tuple(str(i) for i in range(count)),
         origin={"source": path.name, "sha256": file_sha256(path), "arch": "", "form": "onnx"},
     )
+
+
+def _check_batch(model: onnx.ModelProto) -> None:
+    """Refuse a graph whose batch size could not be freed: calibration and deployment use several."""
+    size = model.graph.input[0].type.tensor_type.shape.dim[0]
+    if not size.dim_param:
+        raise GraphError(f"it works for batches of {size.dim_value} only; export the model with a dynamic batch axis")

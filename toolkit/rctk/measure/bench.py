@@ -202,6 +202,16 @@ def with_threads(engine: str, threads: int) -> str:
     return engine
 
 
+def threads_of(engine: str, threads: int) -> int:
+    """Return the threads that ``engine`` runs with: those in its text, else ``threads``.
+
+    Example:
+        >>> threads_of("onnxruntime:threads=2", 1)
+        2
+    """
+    return int(getattr(ENGINES.build(with_threads(engine, threads)), "threads", threads))
+
+
 class _Runner:
     """One engine, the batches it gets in turn, and what the clocks said."""
 

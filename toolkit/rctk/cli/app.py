@@ -1,0 +1,54 @@
+"""The table of commands; a command is imported only when it is chosen."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Sequence
+
+from cyclopts import App, Parameter
+
+from rctk import __version__
+from rctk.cli.words import setting
+
+COMMANDS = {
+    "export": "Compress a classifier to int8 and write a bundle.",
+    "attack": "Attack a bundle's float model, twin or engine, or a bare engine file.",
+    "bench": "Measure latency, throughput and memory of an engine on this machine.",
+    "stress": "Corruptions, occlusion, rotations and JPEG: float against engine on the same images.",
+    "compare": "Gate the deployed engine against its float parent; exit code 0, 1 or 3.",
+    "audit": "Check whether robust accuracies can be believed, or gradients are masked.",
+    "report": "Render records as tables, Markdown and one HTML page with plots.",
+    "train": "Train a small classifier, plainly or adversarially, to a checkpoint.",
+    "inspect": "Show what is in a bundle or an ONNX file.",
+    "doctor": "Show what this machine can run and what to mend.",
+    "list": "List attacks, engines, models, data sets, targets and calibrators.",
+}
+
+
+def make_app(arguments: Sequence[str] = ()) -> App:
+    """Return the command line; only the command that ``arguments`` choose is imported, with its whole help page."""
+    app = App(
+        name="rctk",
+        help="Robust compression toolkit: compress a classifier, attack what ships, gate float against deployed.",
+        version=__version__,
+        help_format="plaintext",
+        print_error=False,
+        exit_on_error=False,
+        result_action="return_value",
+        default_parameter=Parameter(show_default=setting),
+    )
+    for name, text in COMMANDS.items():
+        if name in arguments[:1]:
+            function = getattr(importlib.import_module(f"rctk.cli.{name}_command"), f"{name}_")
+            app.command(function, name=name, help=_page(function))
+        else:
+            app.command(f"rctk.cli.{name}_command:{name}_", name=name, help=text)
+    app.register_install_completion_command(help="Install completion for this shell.")
+    return app
+
+
+def _page(function: Callable[..., object]) -> str:
+    """Return what the docstring says before its arguments, each paragraph in one line for the terminal to fold."""
+    paragraphs = (inspect.getdoc(function) or "").partition("\nArgs:")[0].strip().split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
