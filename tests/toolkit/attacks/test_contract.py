@@ -35,17 +35,20 @@ QUICK = {
     "simba": "simba:queries=60",
     "spsa": "spsa:queries=80,samples=16",
     "square": "square:queries=40",
+    "substitute": "substitute:rounds=2,epochs=3,steps=10",
     "surfree": "surfree:queries=150",
     "torchattacks-apgd-ce": "torchattacks-apgd-ce:steps=6",
     "torchattacks-apgd-t": "torchattacks-apgd-t:steps=6,targets=2",
     "torchattacks-fgsm": "torchattacks-fgsm",
     "torchattacks-pgd": "torchattacks-pgd:steps=6",
+    "transfer": "transfer:boosters=mi+ni+si+vmi,steps=6,neighbours=2",
     "zoo": "zoo:queries=100",
 }
+TWO_MODELS = {"border-walk", "disagreement", "diva"}  # see test_diva.py
 LINF_ONLY = {"rays", "torchattacks-fgsm"}
 L2_ONLY = {"surfree"}
 LABELS = {"hopskipjump", "rays", "surfree"}  # they hand back the closest wrong image, near or far
-QUERY = LABELS | {"nes", "noise", "signhunter", "simba", "spsa", "square", "zoo"}
+QUERY = LABELS | {"nes", "noise", "signhunter", "simba", "spsa", "square", "substitute", "zoo"}
 FOUR_CLASSES = {"torchattacks-apgd-t"}
 GRADIENT = [name for name in QUICK if ATTACKS.load(name).kind == "gradient"]
 FIXED = {"fgsm", "bim", "fab", "fab-t", "mifgsm", "rays", "signhunter", "torchattacks-fgsm"}
@@ -128,7 +131,7 @@ class FailsAtCall(nn.Module):
 
 
 def test_the_table_below_covers_the_family():
-    assert sorted(QUICK) == ATTACKS.names()
+    assert sorted([*QUICK, *TWO_MODELS]) == ATTACKS.names()
 
 
 @pytest.mark.parametrize("name", QUICK)
