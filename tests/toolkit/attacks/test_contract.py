@@ -243,7 +243,7 @@ def test_few_classes_work_or_are_refused_in_one_sentence(name, classes):
     raw = propose(name, model, split, WIDE[norms(name)[0]])
     with torch.no_grad():
         broken = (model(torch.from_numpy(raw)).argmax(1).numpy() != split.labels).mean()
-    assert broken > (0 if name == "noise" else 0.25)
+    assert broken > (0 if name in {"noise", "substitute"} else 0.25)  # few images say little about an engine
 
 
 @pytest.mark.parametrize("name", GRADIENT)
