@@ -103,6 +103,15 @@ def test_fit_finds_the_end_of_a_reverse_weibull(shape, tolerance):
     assert fit.location >= maxima.max()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_maxima_without_an_upper_end_still_give_a_usable_number(seed):
+    # of a Gumbel distribution the likelihood has no maximum: it rises with the location for ever
+    maxima = stats.gumbel_r(5.0, 0.2).rvs(200, random_state=np.random.default_rng(seed))
+    fit = fit_reverse_weibull(maxima)
+    assert fit.fitted
+    assert maxima.max() < fit.location < maxima.max() + 3 * np.ptp(maxima)
+
+
 def test_fit_scales_with_its_values():
     maxima = stats.weibull_max(4.0, loc=1.0, scale=0.2).rvs(200, random_state=np.random.default_rng(1))
     one, thousand = fit_reverse_weibull(maxima), fit_reverse_weibull(1000 * maxima)
