@@ -51,7 +51,7 @@ LABELS = {"hopskipjump", "rays", "surfree"}  # they hand back the closest wrong 
 QUERY = LABELS | {"nes", "noise", "signhunter", "simba", "spsa", "square", "substitute", "zoo"}
 FOUR_CLASSES = {"torchattacks-apgd-t"}
 GRADIENT = [name for name in QUICK if ATTACKS.load(name).kind == "gradient"]
-FIXED = {"fgsm", "bim", "fab", "fab-t", "mifgsm", "rays", "signhunter", "torchattacks-fgsm"}
+FIXED = {"fgsm", "bim", "fab", "fab-t", "mifgsm", "signhunter", "torchattacks-fgsm"}
 WEAK = {"rfgsm"}  # half of its budget goes into a random step
 MINIMUM_NORM = {"fab", "fab-t"}  # they return the closest image that they found, inside the budget or not
 RANDOM = [name for name in QUICK if name not in FIXED]
