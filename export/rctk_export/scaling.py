@@ -7,19 +7,20 @@ import numpy.typing as npt
 import onnx
 
 from rctk_export.graph import Graph, Reader, attributes
+from rctk_export.shapes import shapes
 
 NEUTRAL = {"Add": 0, "Sub": 0, "Mul": 1, "Div": 1}
 
 
 def drop_neutral(graph: Graph) -> None:
     """Remove ``x + 0``, ``x - 0``, ``x * 1`` and ``x / 1``, such as the mean of a network that subtracts none."""
-    shapes = _shapes(graph)
+    found = shapes(graph)
     for node in [n for n in graph.nodes if n.op_type in NEUTRAL]:
         slot, value = _constant(graph, node)
         source, out = node.input[1 - slot], node.output[0]
         if value is None or (value != NEUTRAL[node.op_type]).any() or out in graph.outputs:
             continue
-        if shapes.get(source) is not None and shapes.get(source) == shapes.get(out):  # it may broadcast
+        if source in found and found[source] == found.get(out):  # it may broadcast
             graph.replace_readers(out, source)
             graph.remove(node)
 
@@ -73,13 +74,3 @@ def _scaled(graph: Graph, reader: Reader, factor: npt.NDArray[np.float64]) -> np
     rows = np.repeat(full, len(weight) // groups, axis=0)  # (O, I): each output channel sees the inputs of its group
     made: npt.NDArray[np.float32] = (weight * rows.reshape(*rows.shape, *[1] * spatial)).astype(np.float32)
     return made
-
-
-def _shapes(graph: Graph) -> dict[str, tuple[int | str, ...]]:
-    inferred = onnx.shape_inference.infer_shapes(graph.model)
-    infos = [*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output]
-    return {
-        i.name: tuple(d.dim_value or d.dim_param for d in i.type.tensor_type.shape.dim)
-        for i in infos
-        if i.type.tensor_type.HasField("shape")
-    }

@@ -14,6 +14,7 @@ import onnx
 from onnx import helper
 
 from rctk_export.graph import Graph, attributes
+from rctk_export.shapes import shapes
 
 WIDEST = 128
 """Input channels up to which the products cost less than the copies, measured in int8."""
@@ -27,11 +28,12 @@ class _Shortcut(NamedTuple):
 
 def convolve_shortcuts(graph: Graph) -> None:
     """Turn ``Slice`` nodes of a stride and the ``Pad`` of channels behind them into one convolution each."""
-    channels = _channels(graph)
+    known = shapes(graph)
     for node in [n for n in graph.nodes if n.op_type == "Pad"]:
         found, pads = _shortcut(graph, node), _channel_pads(graph, node)
-        width = 0 if found is None else channels.get(found.source, 0)
-        if found is None or pads is None or not 0 < width <= WIDEST:
+        shape = known.get(found.source, ()) if found is not None else ()
+        width = shape[1] if len(shape) == 4 else None
+        if found is None or pads is None or not isinstance(width, int) or width > WIDEST:
             continue
         weight = np.zeros((pads[0] + width + pads[1], width, 1, 1), dtype=np.float32)
         weight[pads[0] : pads[0] + width, :, 0, 0] = np.eye(width)
@@ -81,13 +83,6 @@ def _channel_pads(graph: Graph, node: onnx.NodeProto) -> tuple[int, int] | None:
     front, behind = int(pads[1]), int(pads[5])
     others = [int(pads[i]) for i in (0, 2, 3, 4, 6, 7)]
     return None if any(others) or min(front, behind) < 0 else (front, behind)
-
-
-def _channels(graph: Graph) -> dict[str, int]:
-    """Return the number of channels of every tensor ``(N, C, H, W)`` where it is known."""
-    inferred = onnx.shape_inference.infer_shapes(graph.model)
-    shapes = {i.name: i.type.tensor_type.shape.dim for i in (*inferred.graph.value_info, *inferred.graph.input)}
-    return {name: dims[1].dim_value for name, dims in shapes.items() if len(dims) == 4}
 
 
 def selects(graph: Graph, node: onnx.NodeProto) -> bool:

@@ -16,6 +16,7 @@ from onnx import helper
 
 from rctk_export.graph import Graph, attributes, set_attribute
 from rctk_export.scaling import drop_neutral, fold_scale
+from rctk_export.shapes import shapes
 from rctk_export.shortcut import convolve_shortcuts
 
 Array = npt.NDArray[Any]
@@ -64,10 +65,10 @@ def drop_identities(graph: Graph) -> None:
 
 def matmul_to_gemm(graph: Graph) -> None:
     """Turn ``MatMul`` of a 2-D tensor with a constant matrix, and the ``Add`` of a bias behind it, into ``Gemm``."""
-    ranks = _ranks(graph)
+    known = shapes(graph)
     for node in [n for n in graph.nodes if n.op_type == "MatMul"]:
         weight = graph.constant(node, 1)
-        if weight is None or weight.ndim != 2 or ranks.get(node.input[0]) != 2:
+        if weight is None or weight.ndim != 2 or len(known.get(node.input[0], ())) != 2:
             continue
         inputs = [node.input[0], graph.add_constant(f"{node.input[1]}.T", np.ascontiguousarray(weight.T))]
         out = node.output[0]
@@ -83,12 +84,6 @@ def matmul_to_gemm(graph: Graph) -> None:
         gemm = helper.make_node("Gemm", inputs, [out], name=node.name, transB=1)
         graph.insert_before(node, [gemm])
         graph.remove(node)
-
-
-def _ranks(graph: Graph) -> dict[str, int]:
-    inferred = onnx.shape_inference.infer_shapes(graph.model)
-    infos = [*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output]
-    return {i.name: len(i.type.tensor_type.shape.dim) for i in infos if i.type.tensor_type.HasField("shape")}
 
 
 def transpose_gemm(graph: Graph) -> None:
@@ -222,11 +217,11 @@ def _store(graph: Graph, layer: onnx.NodeProto, weight: Array, bias: Array) -> N
 
 def mean_to_pool(graph: Graph) -> None:
     """Turn a mean over height and width into ``GlobalAveragePool``, with a ``Flatten`` where the axes were dropped."""
-    ranks = _ranks(graph)
+    known = shapes(graph)
     for node in [n for n in graph.nodes if n.op_type == "ReduceMean"]:
         settings = attributes(node)
         axes = settings.get("axes") if "axes" in settings else graph.constant(node, 1)
-        if axes is None or ranks.get(node.input[0]) != 4 or sorted(int(a) % 4 for a in axes) != [2, 3]:
+        if axes is None or len(known.get(node.input[0], ())) != 4 or sorted(int(a) % 4 for a in axes) != [2, 3]:
             continue
         keep = settings.get("keepdims", 1)
         out = node.output[0] if keep else graph.fresh(f"{node.output[0]}.pooled")
