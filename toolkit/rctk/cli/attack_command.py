@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from rctk.cli.attack_records import ATTACK_COLUMNS, WORST_COLUMNS, append_attacks, attack_rows, worst_rows
 from rctk.cli.console import Bars, table
 from rctk.cli.flags import DataFlags, InputFlags, RecordFlags, Repeated, ThreatFlags
+from rctk.cli.protocol_runs import Preset, chosen, journal_of, tier_table
 from rctk.cli.words import ratio
 from rctk.data import read_split
 from rctk.deployment import open_deployment
@@ -28,6 +29,7 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
     *,
     data: DataFlags,
     attack: Annotated[tuple[str, ...], Repeated] = ("apgd-ce",),
+    protocol: Preset | None = None,
     on: Annotated[tuple[str, ...], Repeated] = ("engine",),
     engine: str = "onnxruntime",
     target: str | None = None,
@@ -50,6 +52,8 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
         path: Bundle folder or .onnx file.
         data: Images.
         attack: Attack with settings, such as square:queries=1000; may be repeated. See `rctk list attacks`.
+        protocol: A fixed set of attacks in tiers instead of --attack: quick, standard or full. It can be stopped, and
+            the same command goes on.
         on: What to attack: float, twin or engine; may be repeated.
         engine: Engine that runs the deployed file, such as onnxruntime:threads=2.
         target: Which int8 file of the bundle.
@@ -61,21 +65,24 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
         records: Where results go.
     """
     check_forms(on)
-    budget, folder, gradients = threat.model(), records.checked(), need_gradients(attack)
+    preset, attacks = chosen(protocol, attack)
+    budget, folder, gradients = threat.model(), records.checked(), need_gradients(attacks)
     with open_deployment(path, target=target, spec=flags.spec(), parent=parent) as deployment:
         split = read_split(
             data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download
         )
+        journal = journal_of(folder, deployment, split, budget, data.seed) if preset is not None else None
         with open_forms(deployment, on, engine, gradients=gradients) as subjects:
             result = attack_subjects(
                 subjects,
                 split,
-                attack,
+                attacks,
                 budget,
                 seed=data.seed,
                 batch_size=batch_size,
                 cross=cross,
                 progress=Bars(),
+                journal=journal,
             )
         settings = {**asdict(budget), "data": split.name, "fingerprint": split.fingerprint, "engine": engine}
         append_attacks(result, deployment, {**settings, **result.settings}, folder)
@@ -83,5 +90,8 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
     table(title, ATTACK_COLUMNS, attack_rows(result))
     print()
     table("accuracy under all of them, worst case per image", WORST_COLUMNS, worst_rows(result))
+    if preset is not None and journal is not None:
+        tier_table(result, preset)
+        journal.forget()
     for note in result.notes:
         print(f"note: {note}")

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from rctk.cli.console import Bars
 from rctk.cli.flags import DataFlags, Fraction, InputFlags, RecordFlags, Repeated, Switch, ThreatFlags
 from rctk.cli.places import check_file
+from rctk.cli.protocol_runs import Preset, chosen, journal_of, tier_table
 from rctk.data import read_split
 from rctk.deployment import open_deployment
 from rctk.evaluation.suite import attack_subjects
@@ -26,7 +27,7 @@ from rctk.statistics.planning import plan_text
 NO_INPUT_FLAGS = InputFlags()
 NO_THREAT_FLAGS = ThreatFlags()
 NO_RECORD_FLAGS = RecordFlags()
-DEFAULT_ATTACKS = ("apgd-ce", "apgd-t", "square:queries=500")
+DEFAULT_ATTACKS = ("apgd-ce", "apgd-t:targets=3", "square:queries=500")
 """Two gradient attacks with different losses, crafted on float and on twin, and one without gradients."""
 
 
@@ -38,6 +39,7 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
     max_drop: Fraction = 0.02,
     plan: Switch = False,
     attack: Annotated[tuple[str, ...], Repeated] = DEFAULT_ATTACKS,
+    protocol: Preset | None = None,
     engine: str = "onnxruntime",
     target: str | None = None,
     parent: Annotated[Path | None, Parameter(name="--float")] = None,
@@ -63,6 +65,8 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
         max_drop: Largest allowed drop, a share; choose it before you look at the result.
         plan: Only say how many images this drop needs, and whether --samples are enough; nothing is run.
         attack: Attack with settings; may be repeated.
+        protocol: A fixed set of attacks in tiers instead of --attack: quick, standard or full. It can be stopped, and
+            the same command goes on.
         engine: Engine that runs the deployed file.
         target: Which int8 file of the bundle.
         parent: Float .onnx of a bare int8 file.
@@ -81,14 +85,23 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
     summary = summary or default_summary(os.environ)
     for file, flag in ((junit, "--junit"), (summary, "--summary"), (json, "--json")):
         check_file(file, flag)
-    budget, folder, gradients = threat.model(), records.checked(), need_gradients(attack)
+    preset, attacks = chosen(protocol, attack)
+    budget, folder, gradients = threat.model(), records.checked(), need_gradients(attacks)
     with open_deployment(path, target=target, spec=flags.spec(), parent=parent) as deployment:
         split = read_split(
             data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download
         )
         with open_forms(deployment, ("float", "engine"), engine, gradients=gradients) as subjects:
+            journal = journal_of(folder, deployment, split, budget, data.seed) if preset is not None else None
             result = attack_subjects(
-                subjects, split, attack, budget, seed=data.seed, batch_size=batch_size, progress=Bars()
+                subjects,
+                split,
+                attacks,
+                budget,
+                seed=data.seed,
+                batch_size=batch_size,
+                progress=Bars(),
+                journal=journal,
             )
     comparison = compare_paired(
         result.clean["float"],
@@ -118,6 +131,9 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
     print(f"{deployment.name} ({shown}, {engine}) on {len(split)} images of {split.name}")
     for line in comparison.text():
         print(line)
+    if preset is not None and journal is not None:
+        tier_table(result, preset)
+        journal.forget()
     for note in result.notes:
         print(f"note: {note}")
     return comparison.exit_code
