@@ -12,9 +12,10 @@ from rctk.cli.console import Bars, share, table
 from rctk.cli.flags import DataFlags, InputFlags, RecordFlags, Repeated
 from rctk.data import read_split
 from rctk.deployment import Deployment, open_deployment
-from rctk.forms import check_forms, open_forms
+from rctk.forms import check_forms
 from rctk.machine import machine_facts, versions
 from rctk.records import Record
+from rctk.stress.forms import open_predictors
 from rctk.stress.plan import plan, severities
 from rctk.stress.run import StressResult, stress
 from rctk.stress.summary import overall_lines, record_values, table_rows
@@ -58,7 +59,7 @@ def stress_(  # noqa: PLR0913  # every parameter is a flag
         test: occlusion, spatial or jpeg with settings, such as spatial:search=grid; may be repeated.
         source: Published arrays below RCTK_DATA where they are (auto), only those, or only generated images.
         on: What to test: float, twin or engine; may be repeated.
-        engine: Engine that runs the deployed file.
+        engine: Engine that runs the float and the deployed file.
         target: Which int8 file of the bundle.
         parent: Float .onnx of a bare int8 file.
         batch_size: Most images in one pass.
@@ -72,7 +73,7 @@ def stress_(  # noqa: PLR0913  # every parameter is a flag
             data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download
         )
         conditions = plan(split, corruption, severity, test, source=source, seed=data.seed)
-        with open_forms(deployment, chosen, engine, gradients=False) as subjects:
+        with open_predictors(deployment, chosen, engine) as subjects:
             result = stress(subjects, split, conditions, batch_size=batch_size, progress=Bars())
     settings = {
         "data": split.name,
@@ -104,7 +105,7 @@ def _append(result: StressResult, deployment: Deployment, settings: dict[str, An
             "sha256": deployment.sha256,
             "role": "float" if name == "float" else "int8",
             "target": "" if name == "float" else deployment.deployed.target,
-            "engine": engine if name == "engine" else name,
+            "engine": "twin" if name == "twin" else engine,
         }
         values = record_values(result, name, baseline, seed=settings["seed"])
         Record.of("stress", subject, settings, values, machine=facts, versions=software).append_to(folder)
