@@ -105,12 +105,19 @@ def test_one_run_judges_float_valued_and_rounded_candidates_side_by_side(linear,
     assert result.notes == ()
 
 
-def test_rounding_repairs_some_images_here(subjects, split):
-    """Half a level of budget is lost to rounding; without a difference the test above would prove little."""
-    result = attack_subjects(
-        subjects, split, ["apgd-ce:steps=20"], ThreatModel(eps=9.9 / 255), seed=0, batch_size=20, rounded=True
-    )
-    assert result.robust["float (8-bit)"].sum() > result.robust["float"].sum()
+def test_a_budget_between_two_levels_is_worth_less_after_rounding(linear, subjects, split):
+    """A linear model breaks at the radius margin / |w_y - w_j|_1; here one that lies between two levels."""
+    gap, rows = linear.w[split.labels][:, None] - linear.w[None], np.arange(len(split))
+    logits = linear(split.images)
+    with np.errstate(invalid="ignore"):
+        radius = (logits[rows, split.labels][:, None] - logits) / np.abs(gap).sum(axis=2)
+    levels = np.nanmin(radius, axis=1) * 255
+    chosen = int(np.argmin(np.abs(levels % 1 - 0.5) + (levels < 2) + (levels > 30)))
+    threat = ThreatModel(eps=float(levels[chosen] + 0.2) / 255)
+    one = split.take(np.array([chosen]))
+    result = attack_subjects(subjects[:1], one, ["apgd-t:steps=30"], threat, seed=0, batch_size=4, rounded=True)
+    assert not result.robust["float"].any()
+    assert result.robust["float (8-bit)"].all()
 
 
 def test_an_image_broken_only_by_rounding_counts_for_float_values_too(linear, split):
