@@ -213,3 +213,9 @@ def test_without_corruptions_there_is_no_mpc(split, subjects):
     assert len(overall_lines(found, ["float", "engine"], seed=0)) == 1
     with pytest.raises(OptionError, match="subject"):
         summarise(found, "twin", "float", seed=0)
+
+
+def test_no_difference_has_no_sign_of_a_loss(split):
+    same = [Subject(name=name, predict=Threshold(0.5)) for name in ("float", "engine")]
+    rows = table_rows(stress(same, split, [condition(0.13)], batch_size=4), ["float", "engine"], seed=0)
+    assert rows[0][-1] == "+0.0 (+0.0 to +0.0)"

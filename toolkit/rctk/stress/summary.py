@@ -215,4 +215,5 @@ def overall_lines(result: StressResult, subjects: Sequence[str], *, seed: int) -
 def _points(estimate: Estimate | None) -> str:
     if estimate is None:
         return "-"
-    return f"{100 * estimate.value:+.1f} ({100 * estimate.low:+.1f} to {100 * estimate.high:+.1f})"
+    value, low, high = (f"{round(100 * share, 1) + 0.0:+.1f}" for share in estimate)  # + 0.0 turns -0.0 into 0.0
+    return f"{value} ({low} to {high})"
