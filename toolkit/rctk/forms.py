@@ -9,20 +9,25 @@ from typing import Any, Literal, get_args
 
 from rctk.attacks import ATTACKS
 from rctk.deployment import Deployment
+from rctk.evaluation.pairs import beside_float
 from rctk.evaluation.subjects import Subject
 from rctk_export.engine import Engine, Source
 from rctk_export.engines import ENGINES
 from rctk_export.registry import unknown
+from rctk_kernels.errors import OptionError
 
 Form = Literal["float", "twin", "engine"]
 FORMS: tuple[Form, ...] = get_args(Form)
+ENSEMBLE = "ensemble"
+"""Not a form of the deployment, but of all that are named beside it: gradient attacks are crafted on their mean."""
 
 
-def check_forms(names: Sequence[str]) -> None:
-    """Refuse a form that does not exist, with the nearest one that does."""
+def check_forms(names: Sequence[str], *, ensemble: bool = False) -> None:
+    """Refuse a form that does not exist, with the nearest one that does, and an ensemble where it makes no sense."""
+    known: list[str] = [*FORMS, ENSEMBLE] if ensemble else [*FORMS]
     for name in names:
-        if name not in FORMS:
-            raise unknown("form", name, list(FORMS))
+        if name not in known:
+            raise unknown("form", name, known)
 
 
 def need_gradients(attacks: Sequence[str]) -> bool:
@@ -31,9 +36,14 @@ def need_gradients(attacks: Sequence[str]) -> bool:
     return "gradient" in kinds
 
 
+def need_reference(attacks: Sequence[str]) -> bool:
+    """Whether one of the attacks compares two forms."""
+    return any(getattr(ATTACKS.load(text.partition(":")[0]), "needs_reference", False) for text in attacks)
+
+
 @contextmanager
 def open_forms(
-    deployment: Deployment, forms: Sequence[str], engine: str, *, gradients: bool = True
+    deployment: Deployment, forms: Sequence[str], engine: str, *, gradients: bool = True, beside: bool = False
 ) -> Iterator[list[Subject]]:
     """Open each form once, for :func:`rctk.evaluation.suite.attack_subjects`.
 
@@ -41,15 +51,20 @@ def open_forms(
 
     Args:
         deployment: From :func:`rctk.deployment.open_deployment`.
-        forms: ``float``, ``twin``, ``engine``; each at most once is opened.
+        forms: ``float``, ``twin``, ``engine``; each at most once is opened. ``ensemble`` adds the mean logits of the
+            others for gradient attacks to craft on; it is not judged.
         engine: Member of the engine table with its settings, for the deployed file.
         gradients: Give the engine its twin, so that gradient attacks can be crafted for it. Query attacks do without,
             also where the twin knows too few operators.
+        beside: Give every form another one as its reference, for attacks on their difference.
     """
-    check_forms(forms)
+    check_forms(forms, ensemble=True)
     with ExitStack() as stack:
         opener = _Opener(deployment, engine, stack, gradients=gradients)
-        yield [getattr(opener, f"{form}_form")() for form in dict.fromkeys(forms)]
+        subjects = [getattr(opener, f"{form}_form")() for form in dict.fromkeys(forms) if form != ENSEMBLE]
+        if ENSEMBLE in forms:
+            subjects.append(opener.ensemble_form(subjects))
+        yield beside_float(subjects) if beside else subjects
 
 
 class _Opener:
@@ -72,6 +87,13 @@ class _Opener:
         opened = self._open(self.engine, self.deployment.deployed)
         model = getattr(opened, "module", None) or (self._twin().module if self.gradients else None)
         return Subject(name="engine", predict=opened.predict, model=model)
+
+    def ensemble_form(self, subjects: Sequence[Subject]) -> Subject:
+        if not self.gradients:
+            raise OptionError("--on ensemble is for gradient attacks and needs torch; add one such as apgd-ce")
+        from rctk.evaluation.sources import ensemble  # noqa: PLC0415  # torch
+
+        return ensemble(subjects)
 
     def _twin(self) -> Any:
         if self.shared_twin is None:

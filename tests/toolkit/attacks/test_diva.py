@@ -13,7 +13,7 @@ from rctk.attacks import ATTACKS
 from rctk.attacks.beside import Beside
 from rctk.attacks.disagreement import PredictBeside
 from rctk.evaluation.judge import evaluate
-from rctk.evaluation.sources import beside_each_other
+from rctk.evaluation.pairs import beside_each_other
 from rctk.evaluation.suite import Subject, attack_subjects
 from rctk.threat import ThreatModel
 from rctk_kernels.errors import AttackError, OptionError

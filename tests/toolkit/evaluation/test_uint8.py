@@ -10,7 +10,7 @@ from rctk.attacks.attack import norms
 from rctk.data.split import Split
 from rctk.evaluation.judge import evaluate
 from rctk.evaluation.on_grid import OnGrid
-from rctk.evaluation.sources import beside_each_other
+from rctk.evaluation.pairs import beside_each_other
 from rctk.evaluation.suite import Subject, attack_subjects
 from rctk.threat import ThreatModel
 from rctk_kernels.errors import OptionError

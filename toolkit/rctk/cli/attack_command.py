@@ -10,16 +10,16 @@ from cyclopts import Parameter
 
 from rctk.cli.attack_records import ATTACK_COLUMNS, WORST_COLUMNS, append_attacks, attack_rows, worst_rows
 from rctk.cli.console import Bars, table
-from rctk.cli.flags import DataFlags, InputFlags, RecordFlags, Repeated, ThreatFlags
+from rctk.cli.flags import DataFlags, GridFlags, InputFlags, RecordFlags, Repeated
 from rctk.cli.protocol_runs import Preset, chosen, journal_of, tier_table
 from rctk.cli.words import ratio
 from rctk.data import read_split
 from rctk.deployment import open_deployment
 from rctk.evaluation.suite import attack_subjects
-from rctk.forms import check_forms, need_gradients, open_forms
+from rctk.forms import check_forms, need_gradients, need_reference, open_forms
 
 NO_INPUT_FLAGS = InputFlags()
-NO_THREAT_FLAGS = ThreatFlags()
+NO_THREAT_FLAGS = GridFlags()
 NO_RECORD_FLAGS = RecordFlags()
 
 
@@ -36,7 +36,7 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
     parent: Annotated[Path | None, Parameter(name="--float")] = None,
     cross: bool = True,
     batch_size: int = 64,
-    threat: ThreatFlags = NO_THREAT_FLAGS,
+    threat: GridFlags = NO_THREAT_FLAGS,
     flags: InputFlags = NO_INPUT_FLAGS,
     records: RecordFlags = NO_RECORD_FLAGS,
 ) -> None:
@@ -54,7 +54,8 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
         attack: Attack with settings, such as square:queries=1000; may be repeated. See `rctk list attacks`.
         protocol: A fixed set of attacks in tiers instead of --attack: quick, standard or full. It can be stopped, and
             the same command goes on.
-        on: What to attack: float, twin or engine; may be repeated.
+        on: What to attack: float, twin or engine; may be repeated. With ensemble, gradient attacks are also crafted on
+            the mean of all forms named.
         engine: Engine that runs the deployed file, such as onnxruntime:threads=2.
         target: Which int8 file of the bundle.
         parent: Float .onnx of a bare int8 file.
@@ -64,7 +65,7 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
         flags: Input of a bare file.
         records: Where results go.
     """
-    check_forms(on)
+    check_forms(on, ensemble=True)
     preset, attacks = chosen(protocol, attack)
     budget, folder, gradients = threat.model(), records.checked(), need_gradients(attacks)
     with open_deployment(path, target=target, spec=flags.spec(), parent=parent) as deployment:
@@ -72,7 +73,8 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
             data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download
         )
         journal = journal_of(folder, deployment, split, budget, data.seed) if preset is not None else None
-        with open_forms(deployment, on, engine, gradients=gradients) as subjects:
+        pairs = need_reference(attacks)
+        with open_forms(deployment, on, engine, gradients=gradients, beside=pairs) as subjects:
             result = attack_subjects(
                 subjects,
                 split,
@@ -81,6 +83,7 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
                 seed=data.seed,
                 batch_size=batch_size,
                 cross=cross,
+                rounded=threat.rounded,
                 progress=Bars(),
                 journal=journal,
             )

@@ -8,6 +8,7 @@ from typing import Any
 
 from rctk.cli.console import share
 from rctk.deployment import Deployment
+from rctk.evaluation.subjects import EIGHT_BIT
 from rctk.evaluation.suite import SuiteResult
 from rctk.machine import machine_facts, versions
 from rctk.records import Record
@@ -55,16 +56,16 @@ def append_attacks(result: SuiteResult, deployment: Deployment, settings: Mappin
     """Append one record for each subject: its robust accuracy under all attacks, and under each."""
     facts, software = machine_facts(), versions()
     for name in result.clean:
-        values = _values(result, name)
+        values, form = _values(result, name), name.removesuffix(EIGHT_BIT)
         subject = {
             "name": deployment.name,
             "sha256": deployment.sha256,
-            "role": "float" if name == "float" else "int8",
-            "target": "" if name == "float" else deployment.deployed.target,
-            "engine": settings["engine"] if name == "engine" else name,
+            "role": "float" if form == "float" else "int8",
+            "target": "" if form == "float" else deployment.deployed.target,
+            "engine": settings["engine"] if form == "engine" else form,
         }
         attacks = " + ".join(settings["attacks"])
-        own = {**settings, "attack": attacks, "crafted_on": "all"}
+        own = {**settings, "attack": attacks, "crafted_on": "all"} | ({"grid": "uint8"} if form != name else {})
         Record.of("attack", subject, own, values, machine=facts, versions=software).append_to(folder)
 
 

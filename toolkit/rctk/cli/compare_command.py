@@ -9,15 +9,17 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from rctk.cli.console import Bars
-from rctk.cli.flags import DataFlags, Fraction, InputFlags, RecordFlags, Repeated, Switch, ThreatFlags
+from rctk.cli.attack_records import WORST_COLUMNS, worst_rows
+from rctk.cli.console import Bars, table
+from rctk.cli.flags import DataFlags, Fraction, GridFlags, InputFlags, RecordFlags, Repeated, Switch
 from rctk.cli.places import check_file
 from rctk.cli.protocol_runs import Preset, chosen, journal_of, tier_table
 from rctk.data import read_split
 from rctk.deployment import open_deployment
-from rctk.evaluation.suite import attack_subjects
-from rctk.forms import need_gradients, open_forms
-from rctk.gate import compare_paired
+from rctk.evaluation.subjects import eight_bit
+from rctk.evaluation.suite import SuiteResult, attack_subjects
+from rctk.forms import need_gradients, need_reference, open_forms
+from rctk.gate import Comparison, compare_paired
 from rctk.gate_outputs import default_summary, write_outputs
 from rctk.machine import machine_facts, versions
 from rctk.records import Record
@@ -25,7 +27,7 @@ from rctk.statistics.non_inferiority import check_margin
 from rctk.statistics.planning import plan_text
 
 NO_INPUT_FLAGS = InputFlags()
-NO_THREAT_FLAGS = ThreatFlags()
+NO_THREAT_FLAGS = GridFlags()
 NO_RECORD_FLAGS = RecordFlags()
 DEFAULT_ATTACKS = ("apgd-ce", "apgd-t:targets=3", "square:queries=500")
 """Two gradient attacks with different losses, crafted on float and on twin, and one without gradients."""
@@ -47,7 +49,7 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
     junit: Path | None = None,
     summary: Path | None = None,
     json: Path | None = None,
-    threat: ThreatFlags = NO_THREAT_FLAGS,
+    threat: GridFlags = NO_THREAT_FLAGS,
     flags: InputFlags = NO_INPUT_FLAGS,
     records: RecordFlags = NO_RECORD_FLAGS,
 ) -> int:
@@ -91,7 +93,8 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
         split = read_split(
             data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download
         )
-        with open_forms(deployment, ("float", "engine"), engine, gradients=gradients) as subjects:
+        pairs = need_reference(attacks)
+        with open_forms(deployment, ("float", "engine"), engine, gradients=gradients, beside=pairs) as subjects:
             journal = journal_of(folder, deployment, split, budget, data.seed) if preset is not None else None
             result = attack_subjects(
                 subjects,
@@ -100,16 +103,11 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
                 budget,
                 seed=data.seed,
                 batch_size=batch_size,
+                rounded=threat.rounded,
                 progress=Bars(),
                 journal=journal,
             )
-    comparison = compare_paired(
-        result.clean["float"],
-        result.robust["float"],
-        result.clean["engine"],
-        result.robust["engine"],
-        max_drop=max_drop,
-    )
+    comparison = _gates(result, max_drop, rounded=threat.rounded)
     subject = {
         "name": deployment.name,
         "sha256": deployment.sha256,
@@ -119,6 +117,9 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
     settings = {**asdict(budget), **result.settings, "data": split.name, "fingerprint": split.fingerprint}
     own = {**settings, "samples": len(split), "max_drop": max_drop}
     values = comparison.as_dict()
+    if threat.rounded:
+        own["grid"] = "uint8"
+        values["float_valued"] = _gates(result, max_drop, rounded=False).as_dict()
     Record.of("compare", subject, own, values, machine=machine_facts(), versions=versions()).append_to(folder)
     write_outputs(
         comparison,
@@ -131,9 +132,19 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
     print(f"{deployment.name} ({shown}, {engine}) on {len(split)} images of {split.name}")
     for line in comparison.text():
         print(line)
+    if threat.rounded:
+        table("the gate is on 8-bit pixels; side by side", WORST_COLUMNS, worst_rows(result))
     if preset is not None and journal is not None:
         tier_table(result, preset)
         journal.forget()
     for note in result.notes:
         print(f"note: {note}")
     return comparison.exit_code
+
+
+def _gates(result: SuiteResult, max_drop: float, *, rounded: bool) -> Comparison:
+    """Compare float and engine on images as they are, or after rounding."""
+    parent, deployed = (eight_bit(name) if rounded else name for name in ("float", "engine"))
+    return compare_paired(
+        result.clean[parent], result.robust[parent], result.clean[deployed], result.robust[deployed], max_drop=max_drop
+    )

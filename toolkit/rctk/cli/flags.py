@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
@@ -83,6 +83,24 @@ class ThreatFlags:
     def model(self) -> ThreatModel:
         """Return the threat model."""
         return ThreatModel(norm=self.norm, eps=self.eps)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class GridFlags(ThreatFlags):
+    """The budget of an attack, and which pixels it may use."""
+
+    grid: Literal["float", "uint8", "both"] = "float"
+    """Pixels of adversarial images: any value, the 256 levels of a camera, or both side by side in one run."""
+
+    def model(self) -> ThreatModel:
+        """Return the threat model; with ``both`` the one of float-valued images."""
+        return ThreatModel(norm=self.norm, eps=self.eps, grid="uint8" if self.grid == "uint8" else "float")
+
+    @property
+    def rounded(self) -> bool:
+        """Whether candidates are judged a second time after rounding."""
+        return self.grid == "both"
 
 
 @Parameter(name="*")

@@ -7,22 +7,10 @@ from dataclasses import replace
 from rctk.attacks.attack import Rows
 from rctk.data.split import Split
 from rctk.evaluation.judge import Flags
-from rctk.evaluation.subjects import Seat
+from rctk.evaluation.subjects import Seat, eight_bit
 from rctk.threat import ThreatModel
 from rctk_export.input_spec import FloatNCHW
 from rctk_kernels.errors import OptionError
-
-SUFFIX = " (8-bit)"
-
-
-def eight_bit(name: str) -> str:
-    """Return what a subject is called where it sees rounded images only.
-
-    Example:
-        >>> eight_bit("engine")
-        'engine (8-bit)'
-    """
-    return name + SUFFIX
 
 
 class RoundedSeat(Seat):

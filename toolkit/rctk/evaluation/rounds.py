@@ -12,7 +12,7 @@ from rctk.attacks.attack import Attack, Kind, Rows
 from rctk.data.split import Split
 from rctk.evaluation.crafting import Crafter, Proposal, group_size, groups
 from rctk.evaluation.judge import Flags, remarks, zero_gradient_share
-from rctk.evaluation.subjects import Seat
+from rctk.evaluation.subjects import EIGHT_BIT, Seat
 from rctk.progress import Progress, Silent
 
 
@@ -51,7 +51,7 @@ class Entry:
 
     def tier(self, judged: str) -> str:
         """Name the evidence for ``judged``: ``white-box``, ``transfer-float`` or so, ``score``, ``transfer-score``."""
-        own = judged == self.subject
+        own = judged.removesuffix(EIGHT_BIT) == self.subject
         if self.kind == "query":
             return "score" if own else "transfer-score"
         return "white-box" if own and self.crafted_on == self.subject else f"transfer-{self.crafted_on}"

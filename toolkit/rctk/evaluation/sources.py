@@ -1,15 +1,12 @@
-"""More to craft on: the mean of several forms of a model, and each form with another one beside it."""
+"""More to craft on than what is judged: the mean of several forms of a model, a substitute, any other network."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import cast
 
 from torch import nn
 
-from rctk.attacks.beside import Beside
-from rctk.attacks.disagreement import PredictBeside
 from rctk.attacks.ensemble import LogitEnsemble
 from rctk.evaluation.module_predict import ModulePredict
 from rctk.evaluation.subjects import Subject
@@ -24,8 +21,8 @@ def source(name: str, model: nn.Module) -> Subject:
     return Subject(name=name, predict=ModulePredict(model), model=model, model_name=name, judged=False)
 
 
-def with_ensemble(subjects: Sequence[Subject], name: str = "ensemble") -> list[Subject]:
-    """Return ``subjects`` and one more to craft on: the mean logits of all their different models.
+def ensemble(subjects: Sequence[Subject], name: str = "ensemble") -> Subject:
+    """Return one more subject to craft on: the mean logits of all the different models of ``subjects``.
 
     Candidates that fool float model and twin at once are the tier ``transfer-ensemble`` of every judged subject.
     """
@@ -35,21 +32,9 @@ def with_ensemble(subjects: Sequence[Subject], name: str = "ensemble") -> list[S
             f"an ensemble needs two different models, and {', '.join(s.name for s in subjects)} have {len(models)}; "
             "give the float model and a twin, such as --on float --on engine"
         )
-    return [*subjects, source(name, LogitEnsemble(*models))]
+    return source(name, LogitEnsemble(*models))
 
 
-def beside_each_other(first: Subject, second: Subject) -> tuple[Subject, Subject]:
-    """Return two subjects that have each other as the reference of attacks on differences.
-
-    Such an attack, crafted for one of them, looks for what this one gets wrong and the other right. All other attacks
-    run as before.
-    """
-    return _beside(first, second), _beside(second, first)
-
-
-def _beside(subject: Subject, reference: Subject) -> Subject:
-    predict = PredictBeside(subject.predict, reference.predict)
-    if subject.model is None or reference.model is None:
-        return replace(subject, predict=predict)
-    model = Beside(cast("nn.Module", subject.model), cast("nn.Module", reference.model))
-    return replace(subject, predict=predict, model=model)
+def with_ensemble(subjects: Sequence[Subject]) -> list[Subject]:
+    """Return ``subjects`` and their ensemble."""
+    return [*subjects, ensemble(subjects)]

@@ -12,6 +12,18 @@ from rctk.evaluation.counting import Counted, clean_classes
 from rctk.evaluation.judge import Flags
 from rctk_export.input_spec import FloatNCHW
 
+EIGHT_BIT = " (8-bit)"
+
+
+def eight_bit(name: str) -> str:
+    """Return what a subject is called where it sees rounded images only.
+
+    Example:
+        >>> eight_bit("engine")
+        'engine (8-bit)'
+    """
+    return name + EIGHT_BIT
+
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
