@@ -16,6 +16,8 @@ FAMILIES = {
     "targets": "rctk_export.quantize:PLANNERS",
     "calibrators": "rctk.quantize:CALIBRATORS",
     "objectives": "rctk.train.objective:OBJECTIVES",
+    "corruptions": "rctk.stress:CORRUPTIONS",
+    "stress-tests": "rctk.stress:STRESS_TESTS",
     "models": "rctk.models:ARCHITECTURES",
     "data": "rctk.data:DATASETS",
 }
