@@ -24,12 +24,12 @@ FAMILIES = {
 
 
 def list_(*families: str) -> None:
-    """List attacks, engines, models, data sets, targets, calibrators and training objectives.
+    """List attacks, engines, targets, calibrators, objectives, corruptions, stress tests, models and data sets.
 
     Example: rctk list attacks engines
 
     Args:
-        families: Any of attacks, engines, targets, calibrators, objectives, models, data; all by default.
+        families: Any of the words above, such as attacks or data; all by default.
     """
     for family in families or tuple(FAMILIES):
         if family not in FAMILIES:
