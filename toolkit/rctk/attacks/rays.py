@@ -10,7 +10,7 @@ import numpy as np
 
 from rctk.attacks.attack import Kind, Predict, require_norm
 from rctk.attacks.case import Case, FloatCHW, cases, stacked
-from rctk.attacks.checks import at_least, positive
+from rctk.attacks.checks import at_least, positive, share
 from rctk.attacks.decision_start import wrong
 from rctk.attacks.lockstep import Reply, Search, fooled, lockstep
 from rctk.attacks.signhunter import parts
@@ -54,6 +54,7 @@ class RayS:
     def __post_init__(self) -> None:
         at_least(self, 1, "queries")
         positive(self, "tolerance")
+        share(self, "tolerance")
         at_least(self, 0, "quantum")
 
     @property
