@@ -21,10 +21,15 @@ QUICK = {
     "apgd-dlr": "apgd-dlr:steps=6",
     "apgd-t": "apgd-t:steps=6,targets=2",
     "bim": "bim:steps=5",
+    "cw-l2": "cw-l2:steps=30,searches=3,first_weight=1,learning_rate=0.1",
+    "cw-linf": "cw-linf:steps=60,patience=10",
+    "deepfool": "deepfool:steps=10",
     "fab": "fab:steps=6,classes=3",
     "fab-t": "fab-t:steps=6,targets=2",
     "fgsm": "fgsm",
+    "fmn": "fmn:steps=15",
     "hopskipjump": "hopskipjump:queries=150",
+    "jsma": "jsma:steps=10",
     "mifgsm": "mifgsm:steps=5",
     "nes": "nes:queries=80,pairs=8",
     "noise": "noise:tries=4",
@@ -42,6 +47,7 @@ QUICK = {
     "torchattacks-fgsm": "torchattacks-fgsm",
     "torchattacks-pgd": "torchattacks-pgd:steps=6",
     "transfer": "transfer:boosters=mi+ni+si+vmi,steps=6,neighbours=2",
+    "wrm": "wrm:strength=1",
     "zoo": "zoo:queries=100",
 }
 TWO_MODELS = {"border-walk", "disagreement", "diva"}  # see test_diva.py
@@ -51,10 +57,10 @@ LABELS = {"hopskipjump", "rays", "surfree"}  # they hand back the closest wrong 
 QUERY = LABELS | {"nes", "noise", "signhunter", "simba", "spsa", "square", "substitute", "zoo"}
 FOUR_CLASSES = {"torchattacks-apgd-t"}
 GRADIENT = [name for name in QUICK if ATTACKS.load(name).kind == "gradient"]
-FIXED = {"fgsm", "bim", "fab", "fab-t", "mifgsm", "signhunter", "torchattacks-fgsm"}
-WEAK = {"rfgsm"}  # half of its budget goes into a random step
-MINIMUM_NORM = {"fab", "fab-t"}  # they return the closest image that they found, inside the budget or not
-RANDOM = [name for name in QUICK if name not in FIXED]
+FIXED = {"fgsm", "bim", "mifgsm", "signhunter", "torchattacks-fgsm"}
+WEAK = {"rfgsm", "cw-l2", "jsma", "wrm"}  # half of the budget goes into a random step; another or no norm is minimised
+MINIMUM_NORM = {"cw-l2", "cw-linf", "deepfool", "fab", "fab-t", "fmn", "jsma", "wrm"}  # inside the budget or not
+RANDOM = [name for name in QUICK if name not in FIXED | MINIMUM_NORM]
 THREATS = {"linf": ThreatModel(eps=0.1), "l2": ThreatModel(norm="l2", eps=0.8)}
 WIDE = {"linf": ThreatModel(eps=0.3), "l2": ThreatModel(norm="l2", eps=1.2)}
 

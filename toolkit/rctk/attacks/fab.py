@@ -106,6 +106,7 @@ class FAB:
     kind: ClassVar[Kind] = "gradient"
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
     packs: ClassVar[bool] = True
+    minimum_norm: ClassVar[bool] = True
 
     steps: int = 100
     restarts: int = 1

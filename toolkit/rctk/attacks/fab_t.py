@@ -37,6 +37,7 @@ class FABTargeted:
     kind: ClassVar[Kind] = "gradient"
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
     packs: ClassVar[bool] = True
+    minimum_norm: ClassVar[bool] = True
 
     steps: int = 100
     targets: int = 9
