@@ -13,7 +13,8 @@ from rctk.attacks import ATTACKS
 from rctk.attacks.beside import Beside
 from rctk.attacks.disagreement import PredictBeside
 from rctk.evaluation.judge import evaluate
-from rctk.evaluation.pairs import beside_each_other
+from rctk.evaluation.pairs import beside_each_other, beside_float
+from rctk.evaluation.sources import with_ensemble
 from rctk.evaluation.suite import Subject, attack_subjects
 from rctk.threat import ThreatModel
 from rctk_kernels.errors import AttackError, OptionError
@@ -190,6 +191,21 @@ def test_a_suite_runs_them_both_ways_and_all_other_attacks_as_before(digits, pre
     alone = attack_subjects(plain, digits.split, ["pgd:steps=5"], **run)
     for name in ("float", "engine"):
         np.testing.assert_array_equal(with_others.adversarial[name], alone.adversarial[name])
+
+
+def test_the_float_model_stands_beside_every_form_that_is_judged(digits, predict_with, pair):
+    models = {"float": pair.reference, "twin": pair.model, "engine": digits.robust}
+    forms = [Subject(name=name, predict=predict_with(model), model=model) for name, model in models.items()]
+    paired = {form.name: form for form in beside_float(with_ensemble(forms))}
+    assert paired["float"].model.reference is digits.robust  # the last one: the engine
+    assert paired["twin"].model.reference is paired["engine"].model.reference is pair.reference
+    assert not hasattr(paired["ensemble"].model, "reference")
+    result = attack_subjects(
+        list(paired.values()), digits.split.take(np.arange(20)), ["diva:steps=2"], THREATS["linf"], seed=0, batch_size=9
+    )
+    assert [entry.subject for entry in result.entries] == ["float", "twin", "engine"]
+    assert beside_float(forms[1:]) == forms[1:]
+    assert beside_float(forms[:1]) == forms[:1]
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,13 @@ def beside_each_other(first: Subject, second: Subject) -> tuple[Subject, Subject
 def beside_float(subjects: Sequence[Subject]) -> list[Subject]:
     """Return the subjects with the float model beside every other one, and the last of those beside the float model.
 
-    Without a float model, or without another form, nothing changes.
+    Without a float model, or without another form that is judged, nothing changes.
     """
     parents = [subject for subject in subjects if subject.name == "float"]
-    others = [subject for subject in subjects if subject.name != "float"]
+    others = [subject for subject in subjects if subject.name != "float" and subject.judged]
     if not parents or not others:
         return list(subjects)
-    return [beside(s, others[-1] if s.name == "float" else parents[0]) for s in subjects]
+    return [beside(s, others[-1] if s.name == "float" else parents[0]) if s.judged else s for s in subjects]
 
 
 def beside(subject: Subject, reference: Subject) -> Subject:

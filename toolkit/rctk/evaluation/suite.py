@@ -122,7 +122,7 @@ def attack_subjects(  # noqa: PLR0913 - who, on what, by what, how much, then ho
     for text, attack in methods:
         for seat in seats:
             against = judged if cross else [other for other in judged if seat in other.covers]
-            if not against or not (seat.subject.judged if attack.kind == "query" else seat.subject.model is not None):
+            if not against or not _crafts(attack, seat.subject):
                 continue
             crafter = CRAFTERS.load(attack.kind)(attack, threat, seed, seat.counted, seat.subject.model)
             if journal is not None:
@@ -141,6 +141,13 @@ def attack_subjects(  # noqa: PLR0913 - who, on what, by what, how much, then ho
         | ({"rounded": True} if rounded else {}),
         notes=tuple(notes),
     )
+
+
+def _crafts(attack: Attack, subject: Subject) -> bool:
+    """Say whether an attack makes candidates for a subject; one that only serves to craft on is not asked questions."""
+    if attack.kind == "query" or getattr(attack, "needs_reference", False):
+        return subject.judged and (attack.kind == "query" or subject.model is not None)
+    return subject.model is not None
 
 
 def _seats(subjects: Sequence[Subject], split: Split, batch_size: int) -> list[Seat]:
