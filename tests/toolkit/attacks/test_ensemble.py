@@ -69,7 +69,7 @@ def test_the_ensemble_breaks_both_models_at_once(digits, subjects):
 
 
 def test_one_differentiable_model_makes_no_ensemble(subjects):
-    with pytest.raises(OptionError, match="an ensemble needs two different models, and float, engine have 1"):
+    with pytest.raises(OptionError, match="an ensemble needs two different models, found 1 in float, engine"):
         with_ensemble([subjects[0], Subject(name="engine", predict=subjects[1].predict)])
 
 
