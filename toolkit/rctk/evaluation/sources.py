@@ -28,9 +28,10 @@ def ensemble(subjects: Sequence[Subject], name: str = "ensemble") -> Subject:
     """
     models = dict.fromkeys(cast("nn.Module", subject.model) for subject in subjects if subject.model is not None)
     if len(models) < 2:
+        names = ", ".join(subject.name for subject in subjects) or "none"
         raise OptionError(
-            f"an ensemble needs two different models, found {len(models)} in {', '.join(s.name for s in subjects) or 'none'}"
-            "; give the float model and a twin, such as --on float --on engine"
+            f"an ensemble needs two different models, found {len(models)} in {names}; give the float model "
+            "and a twin, such as --on float --on engine"
         )
     return source(name, LogitEnsemble(*models))
 
