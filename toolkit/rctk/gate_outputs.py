@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from rctk.report.words import markdown, p_value, percent, percent_between, points, points_between, text
+from rctk.whole_file import write_whole
 from rctk_kernels.errors import RecordError
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def write_outputs(
     if json is not None:
         _write(json, dumps({"subject": subject, **comparison.as_dict()}, indent=2) + "\n")
     if summary is not None:
-        _write(summary, markdown_summary(comparison, subject), mode="a")
+        _write(summary, markdown_summary(comparison, subject), append=True)
 
 
 def default_summary(environ: Mapping[str, str]) -> Path | None:
@@ -164,10 +165,13 @@ def _share(share: float) -> str:
     return f"{value} point" if value == "1" else f"{value} points"
 
 
-def _write(path: Path, content: str, mode: str = "w") -> None:
+def _write(path: Path, content: str, *, append: bool = False) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open(mode, encoding="utf-8") as file:
-            file.write(content)
+        if append:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(content)
+        else:
+            write_whole(path, content.encode())
     except OSError as error:
         raise RecordError(f"cannot write {path}: {error.strerror or error}; choose a writable file") from error

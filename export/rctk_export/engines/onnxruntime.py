@@ -11,6 +11,7 @@ with it, so the caller decides how large it is.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, final, get_args
 
 import numpy as np
@@ -190,7 +191,7 @@ def _session(source: Source, settings: OnnxRuntime, *, optimize: bool) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(settings.spinning)))
     try:
         session = ort.InferenceSession(
-            str(source.path), options, providers=[provider], disabled_optimizers=unwanted_passes(source.target)
+            _model(source.path), options, providers=[provider], disabled_optimizers=unwanted_passes(source.target)
         )
     except _FAILURES as error:
         raise EngineError(f"ONNX Runtime cannot load {source.path}: {_one_line(error)}") from error
@@ -198,6 +199,15 @@ def _session(source: Source, settings: OnnxRuntime, *, optimize: bool) -> Any:
     if provider not in session.get_providers():
         raise EngineUnavailableError(f"{provider} did not start; ONNX Runtime offers {session.get_providers()} instead")
     return session
+
+
+def _model(path: Path) -> str | bytes:
+    """Return what ONNX Runtime opens: a name, or the content where the name is no UTF-8, which it cannot take."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return path.read_bytes()
+    return str(path)
 
 
 def unwanted_passes(target: str) -> list[str]:

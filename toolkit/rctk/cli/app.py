@@ -35,6 +35,7 @@ def make_app(arguments: Sequence[str] = ()) -> App:
         help_format="plaintext",
         print_error=False,
         exit_on_error=False,
+        suppress_keyboard_interrupt=False,
         result_action="return_value",
         default_parameter=Parameter(show_default=setting),
     )

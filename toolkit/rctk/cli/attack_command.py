@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from rctk.cli.attack_records import ATTACK_COLUMNS, WORST_COLUMNS, append_attacks, attack_rows, worst_rows
 from rctk.cli.console import Bars, table
-from rctk.cli.flags import DataFlags, GridFlags, InputFlags, RecordFlags, Repeated
+from rctk.cli.flags import DataFlags, GridFlags, InputFlags, RecordFlags, Repeated, Whole
 from rctk.cli.protocol_runs import Preset, chosen, journal_of, tier_table
 from rctk.cli.words import ratio
 from rctk.data import read_split
@@ -35,7 +35,7 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
     target: str | None = None,
     parent: Annotated[Path | None, Parameter(name="--float")] = None,
     cross: bool = True,
-    batch_size: int = 64,
+    batch_size: Whole = 64,
     threat: GridFlags = NO_THREAT_FLAGS,
     flags: InputFlags = NO_INPUT_FLAGS,
     records: RecordFlags = NO_RECORD_FLAGS,

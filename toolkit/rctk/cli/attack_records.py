@@ -14,7 +14,7 @@ from rctk.machine import machine_facts, versions
 from rctk.records import Record
 from rctk.statistics import wilson
 
-ATTACK_COLUMNS = ("attacked", "attack", "crafted on", "broken of tried", "queries", "passes fwd/bwd", "s")
+ATTACK_COLUMNS = ("attacked", "attack", "crafted on", "broken", "queries", "passes fwd/bwd", "s")
 WORST_COLUMNS = ("attacked", "clean", "robust (95 %)", "queries", "passes fwd/bwd", "s")
 
 
@@ -25,7 +25,7 @@ def attack_rows(result: SuiteResult) -> list[tuple[str, ...]]:
         for entry in result.entries:
             if name in entry.robust:
                 tried = entry.tried & result.clean[name]
-                broken = f"{int((tried & ~entry.robust[name]).sum())} of {int(tried.sum())}"
+                broken = f"{int((tried & ~entry.robust[name]).sum())}/{int(tried.sum())}"
                 cost = f"{entry.forward_passes}/{entry.backward_passes}"
                 row = (name, entry.attack, f"{entry.crafted_on} ({entry.tier(name)})", broken)
                 rows.append((*row, str(entry.queries), cost, f"{entry.seconds:.1f}"))

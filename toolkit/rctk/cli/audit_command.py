@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from rctk.audit import Audit, Examined, audit
 from rctk.cli.console import Bars, table
-from rctk.cli.flags import DataFlags, InputFlags, Repeated, ThreatFlags
+from rctk.cli.flags import DataFlags, InputFlags, Repeated, ThreatFlags, Whole
 from rctk.data import read_split
 from rctk.deployment import open_deployment
 from rctk.forms import check_forms, open_forms
@@ -27,13 +27,15 @@ def audit_(  # noqa: PLR0913  # every parameter is a flag
     engine: str = "onnxruntime",
     target: str | None = None,
     parent: Annotated[Path | None, Parameter(name="--float")] = None,
-    batch_size: int = 64,
+    batch_size: Whole = 64,
     threat: ThreatFlags = NO_THREAT_FLAGS,
     flags: InputFlags = NO_INPUT_FLAGS,
 ) -> int:
     """Check whether robust accuracies of a model can be believed: does an attack see, or is its gradient masked?
 
     Exit code 0: no check fails. 1: one does, and no robust accuracy of that form should be believed.
+
+    Example: rctk audit model-int8 --data cifar10:test --samples 300 --eps 8/255
 
     Args:
         path: Bundle folder, or an .onnx file with --input (and --mean, --std).

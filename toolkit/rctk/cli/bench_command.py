@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from rctk.cli.console import Bars, size, table
-from rctk.cli.flags import InputFlags, RecordFlags
+from rctk.cli.flags import InputFlags, RecordFlags, Whole
 from rctk.deployment import Deployment, open_deployment
 from rctk.machine import load_average, machine_facts, versions
 from rctk.measure.bench import BenchSettings, Contender, bench, busy, fastest, threads_of
@@ -27,16 +27,16 @@ def bench_(  # noqa: PLR0913  # every parameter is a flag
     *,
     engine: str = "auto",
     target: str | None = None,
-    batch: int = DEFAULTS.batch,
-    threads: int = DEFAULTS.threads,
-    calls: int = DEFAULTS.calls,
-    warmup: int = DEFAULTS.warmup,
-    rounds: int = DEFAULTS.rounds,
+    batch: Whole = DEFAULTS.batch,
+    threads: Whole = DEFAULTS.threads,
+    calls: Whole = DEFAULTS.calls,
+    warmup: Whole = DEFAULTS.warmup,
+    rounds: Whole = DEFAULTS.rounds,
     float_beside: bool = True,
     parent: Annotated[Path | None, Parameter(name="--float")] = None,
     memory: bool = True,
     data: str | None = None,
-    seed: int = DEFAULTS.seed,
+    seed: Whole = DEFAULTS.seed,
     flags: InputFlags = NO_INPUT_FLAGS,
     records: RecordFlags = NO_RECORD_FLAGS,
 ) -> None:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from rctk.cli.attack_records import WORST_COLUMNS, worst_rows
 from rctk.cli.console import Bars, table
-from rctk.cli.flags import DataFlags, Fraction, GridFlags, InputFlags, RecordFlags, Repeated, Switch
+from rctk.cli.flags import DataFlags, Fraction, GridFlags, InputFlags, RecordFlags, Repeated, Switch, Whole
 from rctk.cli.places import check_file
 from rctk.cli.protocol_runs import Preset, chosen, journal_of, tier_table
 from rctk.data import read_split
@@ -45,7 +45,7 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
     engine: str = "onnxruntime",
     target: str | None = None,
     parent: Annotated[Path | None, Parameter(name="--float")] = None,
-    batch_size: int = 64,
+    batch_size: Whole = 64,
     junit: Path | None = None,
     summary: Path | None = None,
     json: Path | None = None,

@@ -18,6 +18,7 @@ EVERY_S = 10.0
 ENDLESS = 100_000
 """Width of a pipe: nothing is folded or cut there."""
 GAP = 2
+"""Space behind a column: one of padding, one of the box."""
 LONGEST_WORD = 40
 """A longer word may be broken."""
 
@@ -47,7 +48,7 @@ class Bars:
         def step(done: int) -> None:
             nonlocal count, said
             count += done
-            if time.monotonic() - said > EVERY_S:
+            if count != total and time.monotonic() - said > EVERY_S:
                 said = time.monotonic()
                 self._say(f"{name}: {count} of {total or '?'} after {said - start:.0f} s")
 
@@ -76,26 +77,27 @@ class Results(Console):
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print one table on stdout.
 
-    In a terminal that is too narrow cells fold between words; if that is not enough, columns become rows, and then
-    each row a block of lines. Nothing is left out.
+    In a terminal that is too narrow columns become rows; if that is not enough, cells fold between words, and then
+    each row becomes a block of lines. Nothing is left out.
     """
     console = Results()
     cells = [[str(cell) for cell in row] for row in rows]
     turned = [list(column) for column in zip(columns, *cells, strict=True)]
     console.print(Text(title, style="bold"), soft_wrap=True)
-    if _fits(console, columns, cells):
-        console.print(_grid(console, columns, cells))
-    elif _fits(console, turned[0], turned[1:]):
-        console.print(_grid(console, turned[0], turned[1:]))
-    else:
-        for row in cells:
-            for name, cell in zip(columns, row, strict=True):
-                console.print(f"{name}: {cell}")
-            console.print()
+    ways = [(columns, cells), (turned[0], turned[1:])]
+    fits = [way for widths in (_natural, _least) for way in ways if _room(console, widths(*way)) >= 0]
+    if fits:
+        console.print(_grid(console, *fits[0]))
+        return
+    for row in cells:
+        for name, cell in zip(columns, row, strict=True):
+            console.print(f"{name}: {cell}")
+        console.print()
 
 
-def _fits(console: Console, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> bool:
-    return sum(_least(columns, cells)) + GAP * (len(columns) - 1) <= console.width
+def _natural(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:
+    """Return for each column the width at which nothing folds."""
+    return [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
 
 
 def _least(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:
@@ -104,16 +106,19 @@ def _least(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:
     return [min(max(map(len, column), default=0), LONGEST_WORD) for column in words]
 
 
+def _room(console: Console, widths: Sequence[int]) -> int:
+    return console.width - sum(widths) - GAP * len(widths)
+
+
 def _grid(console: Console, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
-    widths = _least(columns, cells)
-    natural = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    spare = console.width - sum(widths) - GAP * (len(columns) - 1)
+    widths, natural = _least(columns, cells), _natural(columns, cells)
+    spare = _room(console, widths)
     hungry = sorted(range(len(columns)), key=lambda i: natural[i] - widths[i])
     for place, i in enumerate(hungry):  # who needs least is served first, so that few columns fold
         more = max(0, min(natural[i] - widths[i], spare // (len(hungry) - place)))
         widths[i] += more
         spare -= more
-    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, GAP, 0, 0), pad_edge=False)
+    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, GAP - 1, 0, 0))
     for name, width in zip(columns, widths, strict=True):
         grid.add_column(name, width=width, overflow="fold")
     for row in cells:

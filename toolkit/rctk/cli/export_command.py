@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from rctk.cli.console import Bars, share, size, table
-from rctk.cli.flags import Fraction, ModelFlags, RecordFlags, Repeated, Switch
+from rctk.cli.flags import Fraction, ModelFlags, RecordFlags, Repeated, Switch, Whole
 from rctk.cli.places import check_folder
 from rctk.data import read_split
 from rctk.exporting.export import ExportSettings, export_int8
@@ -31,15 +31,15 @@ def export_(  # noqa: PLR0913  # every parameter is a flag
     target: Annotated[tuple[str, ...], Repeated] = ExportSettings.targets,
     out: Annotated[Path | None, Parameter(name=("--out", "-o"))] = None,
     calibrator: str = ExportSettings.calibrator,
-    calibration_samples: int = ExportSettings.calibration_samples,
+    calibration_samples: Whole = ExportSettings.calibration_samples,
     keep_float: Annotated[tuple[str, ...], Repeated] = (),
-    check_samples: int = ExportSettings.check_samples,
+    check_samples: Whole = ExportSettings.check_samples,
     check_eps: Fraction = ExportSettings.check_eps,
     min_agreement: float = ExportSettings.min_agreement,
     allow_mismatch: Switch = False,
     force: Switch = False,
     download: Switch = False,
-    seed: int = ExportSettings.seed,
+    seed: Whole = ExportSettings.seed,
     records: Path = NO_RECORD_FLAGS.out,
     flags: ModelFlags = NO_MODEL_FLAGS,
 ) -> None:

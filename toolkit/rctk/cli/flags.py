@@ -21,6 +21,15 @@ def fraction(_type: Any, tokens: Sequence[Token]) -> float:
     return number(tokens[0].value)
 
 
+def whole(_type: Any, tokens: Sequence[Token]) -> int:
+    """Read a whole number; ``1.5`` is not rounded."""
+    try:
+        return int(tokens[0].value)
+    except ValueError as error:
+        raise OptionError(f"{tokens[0].value!r} is not a whole number; write one such as 100") from error
+
+
+Whole = Annotated[int, Parameter(converter=whole)]
 Fraction = Annotated[float, Parameter(converter=fraction, allow_leading_hyphen=True)]
 Repeated = Parameter(negative=(), consume_multiple=False)
 Switch = Annotated[bool, Parameter(negative=())]
@@ -53,8 +62,8 @@ def read_spec(shape: str, mean: str | None, std: str | None) -> InputSpec:
     try:
         return InputSpec.parse(shape, mean, std)
     except OptionError as error:
-        given = [f"--input {shape}", *(f"--{name} {text}" for name, text in (("mean", mean), ("std", std)) if text)]
-        raise OptionError(f"{' '.join(given)}: {error}") from error
+        given = " ".join(f"--{name} {text}" for name, text in (("mean", mean), ("std", std)) if text)
+        raise OptionError(f"{given or f'--input {shape}'}: {error}") from error
 
 
 @Parameter(name="*")
@@ -64,7 +73,7 @@ class ModelFlags(InputFlags):
 
     arch: str | None = None
     """Architecture of a state dict: built-in name, torchvision:NAME, timm:NAME, FILE.py:FACTORY, MODULE:FACTORY."""
-    classes: int | None = None
+    classes: Annotated[int | None, Parameter(converter=whole)] = None
     """Number of classes, where the architecture needs it."""
     trust_pickle: Switch = False
     """Load a pickled module, which runs whatever code it holds."""
@@ -110,9 +119,9 @@ class DataFlags:
 
     data: str
     """Images: a data set's name or path, then :SPLIT, such as cifar10:test; see `rctk list data`."""
-    samples: int | None = None
+    samples: Annotated[int | None, Parameter(converter=whole)] = None
     """Use so many images, drawn with classes in proportion; all by default."""
-    seed: int = 0
+    seed: Whole = 0
     """Seed of every random choice."""
     download: Switch = False
     """Fetch a public data set that is not there yet."""

@@ -10,6 +10,8 @@ from rctk.cli.console import share, size, table
 from rctk.cli.flags import Switch
 from rctk.inspection import Description, FileRow, GraphFacts, describe
 
+FORMAT = ("arithmetic", "reason", "weight_scales", "input_scale")
+"""What float graphs have nothing to say about."""
 FILE_COLUMNS = (
     *("file", "size", "int8 / layers", "float when optimised", "parameters", "MACs"),
     *("twin agrees, clean", "adversarial", "SHA-256"),
@@ -70,11 +72,12 @@ def _graph(name: str, graph: GraphFacts, *, every_layer: bool) -> None:
     operators = ", ".join(f"{count} {operator}" for operator, count in graph.operators.items())
     print(f"\n{name}: opset {graph.opset}; {', '.join(graph.inputs)} -> {', '.join(graph.outputs)}")
     print(f"  {operators}")
+    floats = not graph.linted_for
     shown = [row for row in graph.layers if every_layer or (graph.linted_for and row.reason)]
     if shown:
-        columns = [field.name.replace("_", " ") for field in dataclasses.fields(shown[0])]
-        rows = [[_cell(value) for value in dataclasses.astuple(row)] for row in shown]
-        table("layers" if every_layer else "layers in float", columns, rows)
+        names = [field.name for field in dataclasses.fields(shown[0]) if field.name not in (FORMAT if floats else ())]
+        rows = [[_cell(getattr(row, name)) for name in names] for row in shown]
+        table("layers" if every_layer else "layers in float", [name.replace("_", " ") for name in names], rows)
     if graph.runs_in_float:
         print(f"  ONNX Runtime runs in float after optimisation: {', '.join(graph.runs_in_float)}")
     for finding in graph.findings:

@@ -11,6 +11,7 @@ from rctk.cli.console import Results
 from rctk.cli.places import check_file
 from rctk.records import read_records
 from rctk.report import render_html, render_markdown, render_terminal
+from rctk.whole_file import write_whole
 from rctk_kernels.errors import RecordError
 
 
@@ -42,7 +43,7 @@ def report_(
     render_terminal(records, Results())
     if markdown is not None:
         markdown.parent.mkdir(parents=True, exist_ok=True)
-        markdown.write_text(render_markdown(records), encoding="utf-8")
+        write_whole(markdown, render_markdown(records).encode())
         print(f"wrote {markdown}")
     if html:
         render_html(records, page)

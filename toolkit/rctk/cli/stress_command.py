@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter, Token
 
 from rctk.cli.console import Bars, share, table
-from rctk.cli.flags import DataFlags, InputFlags, RecordFlags, Repeated
+from rctk.cli.flags import DataFlags, InputFlags, RecordFlags, Repeated, Whole
 from rctk.data import read_split
 from rctk.deployment import Deployment, open_deployment
 from rctk.forms import check_forms
@@ -42,13 +42,15 @@ def stress_(  # noqa: PLR0913  # every parameter is a flag
     engine: str = "onnxruntime",
     target: str | None = None,
     parent: Annotated[Path | None, Parameter(name="--float")] = None,
-    batch_size: int = 64,
+    batch_size: Whole = 64,
     flags: InputFlags = NO_INPUT_FLAGS,
     records: RecordFlags = NO_RECORD_FLAGS,
 ) -> None:
     """Measure accuracy under stress that nobody crafted: float against engine on the same images.
 
     The first form named by --on is the baseline of mCE and of all differences.
+
+    Example: rctk stress model-int8 --data cifar10:test --corruption benchmark --severity 1..5
 
     Args:
         path: Bundle folder, or an .onnx file with --input (and --mean, --std).

@@ -13,7 +13,7 @@ import torch
 from cyclopts import Parameter
 from torch import nn
 
-from rctk.cli.flags import DataFlags, RecordFlags, read_spec
+from rctk.cli.flags import DataFlags, RecordFlags, Whole, read_spec
 from rctk.cli.places import check_file, check_folder
 from rctk.data import Split, read_split
 from rctk.machine import machine_facts, versions
@@ -33,8 +33,8 @@ def train_(  # noqa: PLR0913  # every parameter is a flag
     out: Annotated[Path, Parameter(name=("--out", "-o"))],
     validation: str | None = None,
     objective: str = "train.standard",
-    epochs: int = TrainSettings.epochs,
-    batch_size: int = TrainSettings.batch_size,
+    epochs: Whole = TrainSettings.epochs,
+    batch_size: Whole = TrainSettings.batch_size,
     optimizer: Literal["sgd", "adamw"] = TrainSettings.optimizer,
     lr: float = TrainSettings.lr,
     schedule: Literal["cosine", "cyclic", "constant"] = TrainSettings.schedule,
@@ -82,24 +82,20 @@ def train_(  # noqa: PLR0913  # every parameter is a flag
         augment=augment,
         seed=data.seed,
     )
-    split = read_split(data.data, samples=data.samples, seed=data.seed, download=data.download)
-    if len(split) < 2 and not validation:
-        raise DataError(f"{split.name} has one image; give more, or others to validate on with --validation")
-    held = read_split(validation) if validation else split.sample(max(1, len(split) // 10), data.seed)
-    spec = read_spec("x".join(str(n) for n in split.images.shape[1:]), mean, std)
-    classes = split.classes or tuple(str(i) for i in range(int(split.labels.max()) + 1))
+    images, held, classes = _read(data, validation)
+    spec = read_spec("x".join(str(n) for n in images.images.shape[1:]), mean, std)
     module = build_architecture(arch, classes=len(classes), input=spec)
     draw_weights(module, torch.Generator().manual_seed(data.seed))
     count_classes(module.eval(), spec, Path(f"--arch {arch}"))
     out.parent.mkdir(parents=True, exist_ok=True)
     saver = Checkpoints(path=out, arch=arch, input=spec, classes=classes, then=_line(epochs))
-    history = train(module, split if validation else _without(split, held), held, settings, input=spec, progress=saver)
+    history = train(module, images, held, settings, input=spec, progress=saver)
     best = history.best
     print(
         f"best epoch {best.number}: clean {best.clean_accuracy:.1%}, under PGD {best.robust_accuracy:.1%}; saved {out}"
     )
     values = {"epochs": [asdict(epoch) for epoch in history.epochs], "samples": len(held)}
-    own = {**asdict(settings), "arch": arch, "data": split.name, "validation": held.name}
+    own = {**asdict(settings), "arch": arch, "data": images.name, "validation": held.name}
     Record.of("train", {"name": out.name}, own, values, machine=machine_facts(), versions=versions()).append_to(records)
 
 
@@ -112,6 +108,15 @@ def _line(epochs: int) -> Callable[[Epoch, nn.Module], None]:
     return show
 
 
-def _without(split: Split, held: Split) -> Split:
-    """Return the images of ``split`` that are not in ``held``."""
-    return split.take(np.flatnonzero(~np.isin(split.indices, held.indices)))
+def _read(data: DataFlags, validation: str | None) -> tuple[Split, Split, tuple[str, ...]]:
+    """Return the training images, those to validate on (a tenth of them where none are named), and the classes."""
+    split = read_split(data.data, samples=data.samples, seed=data.seed, download=data.download)
+    classes = split.classes or tuple(str(i) for i in range(int(split.labels.max()) + 1))
+    if len(classes) < 2:
+        raise DataError(f"{split.name} has images of one class; training needs two")
+    if validation:
+        return split, read_split(validation), classes
+    if len(split) < 2:
+        raise DataError(f"{split.name} has one image; give more, or others to validate on with --validation")
+    held = split.sample(max(1, len(split) // 10), data.seed)
+    return split.take(np.flatnonzero(~np.isin(split.indices, held.indices))), held, classes

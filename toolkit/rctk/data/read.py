@@ -43,7 +43,8 @@ def read_split(
     place, split, name = _parse(text)
     source = _find(place, split, input, download=download)
     if not len(source.labels):
-        raise DataError(f"{name}: {source.where} holds no images; expected at least one")
+        where = "" if name.startswith(str(source.where)) else f": {source.where}"
+        raise DataError(f"{name}{where} holds no images; expected at least one, so get or write the set again")
     rows = stratified_rows(source.labels, samples, seed)
     try:
         images = unit_images(source.load(rows))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -16,6 +15,7 @@ from rctk.report.plot_cost import cost_plot
 from rctk.report.plot_latency import latency_plot
 from rctk.report.tables import Table, file_name, tables
 from rctk.report.words import budget, number, text
+from rctk.whole_file import write_whole
 from rctk_kernels.errors import RecordError
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -58,14 +58,9 @@ def render_html(records: Sequence[Record], path: Path) -> None:
     """Write the page; an earlier one is replaced only when the new one is complete."""
     page = html_page(records).encode()
     path = Path(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_bytes(page)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(path, page)
     except OSError as error:
         raise RecordError(f"cannot write {path}: {error.strerror or error}; choose a writable file by --out") from error
 

@@ -195,4 +195,4 @@ def _check(split: Split, model: nn.Module, spec: InputSpec) -> None:
         count = model(torch.from_numpy(split.images[:1]).to(_device(model))).shape[1]
     low, high = int(split.labels.min()), int(split.labels.max())
     if low < 0 or high >= count:
-        raise DataError(f"{split.name} has labels {low} to {high}, the model has {count} outputs; see --classes")
+        raise DataError(f"{split.name} has labels {low} to {high}, the model has {count} outputs; use its classes")
