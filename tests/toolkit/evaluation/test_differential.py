@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -66,13 +68,17 @@ def test_what_is_reported_is_what_both_real_models_say(linear, engine, forms, sp
 
 
 def test_shares_and_their_intervals(forms, split):
-    direction = run(forms, split).directions[0]
-    search = direction.searches["border-walk:steps=30"]
+    result = run(forms, split)
+    search = result.directions[0].searches["border-walk:steps=30"]
     n = len(search.fooled)
     assert search.success[:2] == (search.fooled.sum(), n)
     assert search.evasive_share[:2] == (search.evasive.sum(), n)
     assert search.evasion[:2] == (search.evasive.sum(), search.fooled.sum())
     assert search.evasion.low <= search.evasion.value <= search.evasion.high
+    values = json.loads(json.dumps(result.as_dict()))
+    assert values["common"] == n
+    assert values["directions"][0]["fooled"] == "engine"
+    assert values["directions"][0]["searches"]["border-walk:steps=30"]["evasive"]["hits"] == search.evasive.sum()
 
 
 def test_every_query_is_counted(linear, forms, split):

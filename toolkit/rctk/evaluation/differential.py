@@ -64,6 +64,11 @@ class Search:
         """Share of the fooled images on which the other form saw nothing."""
         return Share.of(self.evasive, self.fooled)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values: three shares, each with counts and interval."""
+        shares = {"success": self.success, "evasive": self.evasive_share, "evasion": self.evasion}
+        return {name: share._asdict() for name, share in shares.items()}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Direction:
@@ -83,6 +88,15 @@ class Direction:
     searches: Mapping[str, Search]
     union: Search
     adversarial: FloatNCHW
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values; the images stay here."""
+        return {
+            "fooled": self.fooled,
+            "unaware": self.unaware,
+            "searches": {text: search.as_dict() for text, search in self.searches.items()},
+            "union": self.union.as_dict(),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +124,19 @@ class DifferentialResult:
     seconds: float
     settings: Mapping[str, Any]
     notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values for a record."""
+        return {
+            "samples": self.samples,
+            "common": len(self.rows),
+            "directions": [direction.as_dict() for direction in self.directions],
+            "queries": {name: int(queries.sum()) for name, queries in self.queries.items()},
+            "forward_passes": self.forward_passes,
+            "backward_passes": self.backward_passes,
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+        }
 
 
 def differential(  # noqa: PLR0913 - who, on what, how much, then how
