@@ -18,7 +18,7 @@ from rctk.threat import Norm, ThreatModel
 from rctk_kernels.errors import OptionError
 
 SHORTLIST = 64
-"""Values among which a pair is searched first."""
+"""Values of an image that are tried with all others at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +117,9 @@ class Pair(NamedTuple):
 def best_pair(a: Tensor, b: Tensor) -> Pair:
     """Find the two places with the largest ``(a_p + a_q) (b_p + b_q)`` of two positive sums.
 
-    Looks among the places with the highest bound on what a pair with them can reach, and doubles their number until
-    the best pair beats the bounds of all others. So it is exact, and memory stays far below that of all pairs.
+    Takes the places with the highest bounds on what a pair with them can reach, tries them with all places, and goes
+    on among the others until no bound there is above the best pair. So it is exact, and memory stays far below that of
+    all pairs.
 
     Args:
         a: ``(N, d)``; minus infinity where a place may not be taken.
@@ -128,28 +129,33 @@ def best_pair(a: Tensor, b: Tensor) -> Pair:
         >>> best_pair(torch.tensor([[3.0, 1.0, 0.0]]), torch.tensor([[-1.0, 2.0, 3.0]])).places
         tensor([[0, 2]])
     """
-    bound = (a + a.amax(dim=1, keepdim=True)).clamp(min=0) * (b + b.amax(dim=1, keepdim=True)).clamp(min=0)
-    bound = torch.where(a.isinf(), 0.0, bound)
-    places = torch.zeros(len(a), 2, dtype=torch.int64, device=a.device)
-    found = torch.zeros(len(a), dtype=torch.bool, device=a.device)
-    rows, count, size = torch.arange(len(a), device=a.device), min(SHORTLIST, a.shape[1]), a.shape[1]
-    while len(rows):
-        ordered = bound[rows].topk(min(count + 1, size), dim=1)
-        short = ordered.indices[:, :count]
-        value, where = _best_of_all(a[rows].gather(1, short), b[rows].gather(1, short))
-        places[rows], found[rows] = short.gather(1, where), value > 0
-        missed = ordered.values[:, -1] > value if count < size else torch.zeros_like(found[rows])
-        rows, count = rows[missed], min(2 * count, size)
-    return Pair(places, found)
+    pairs = [_best_of_one(one, other) for one, other in zip(a, b, strict=True)]
+    places = torch.tensor([pair or (0, 0) for pair in pairs], dtype=torch.int64, device=a.device)
+    found = torch.tensor([pair is not None for pair in pairs], device=a.device)
+    return Pair(places.view(-1, 2), found)
 
 
-def _best_of_all(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return value ``(n,)`` and places ``(n, 2)`` of the best pair, image by image to spare memory."""
-    values, places = [], []
-    for one, other in zip(a, b, strict=True):
-        first, second = one[:, None] + one, other[:, None] + other
-        product = torch.where((first > 0) & (second > 0), first * second, 0.0).fill_diagonal_(0)
-        best = int(product.argmax())
-        values.append(product.flatten()[best])
-        places.append(torch.tensor(divmod(best, len(one)), device=a.device))
-    return torch.stack(values), torch.stack(places)
+def _best_of_one(a: Tensor, b: Tensor) -> tuple[int, int] | None:
+    """Return the best pair of one image, or ``None``."""
+    best, pair = 0.0, None
+    rest = torch.nonzero(a.isfinite())[:, 0]
+    while len(rest):
+        c, d = a[rest], b[rest]
+        bound = (c + c.amax()).clamp(min=0) * (d + d.amax()).clamp(min=0)
+        open_ = bound > best
+        rest, bound = rest[open_], bound[open_]
+        if not len(rest):
+            break
+        short = bound.topk(min(SHORTLIST, len(rest))).indices
+        first, second = a[rest[short]][:, None] + a[rest], b[rest[short]][:, None] + b[rest]
+        product = torch.where((first > 0) & (second > 0), first * second, 0.0)
+        product[torch.arange(len(short), device=a.device), short] = 0  # a place does not pair with itself
+        top = int(product.argmax())
+        if float(product.flatten()[top]) > best:
+            best = float(product.flatten()[top])
+            row, column = divmod(top, len(rest))
+            pair = int(rest[short[row]]), int(rest[column])
+        others = torch.ones(len(rest), dtype=torch.bool, device=a.device)
+        others[short] = False
+        rest = rest[others]
+    return pair
