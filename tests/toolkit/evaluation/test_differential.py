@@ -146,6 +146,8 @@ def test_bad_settings_are_refused(linear, forms, split):
         run(forms, split, replay_every=0)
     with pytest.raises(OptionError, match="did you mean 'diva'"):
         run(forms, split, ("divan",))
+    with pytest.raises(AttackError, match="diva runs in linf and l2, got l1"):
+        differential(*forms, split, ThreatModel(norm="l1", eps=1), searches=("diva",), seed=0, batch_size=16)
     wrong = Split(name="s", images=split.images, labels=(linear(split.images).argmax(1) + 1) % 3)
     with pytest.raises(DataError, match="float and engine get no image right together"):
         run(forms, wrong)

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from rctk.attacks.attack import Rows
+from rctk.attacks.attack import Rows, require_norm
 from rctk.attacks.disagreement import Disagreement
 from rctk.data.split import Split
 from rctk.evaluation.counting import Counted, clean_classes
@@ -171,6 +171,8 @@ def differential(  # noqa: PLR0913 - who, on what, how much, then how
         raise OptionError(f"replay_every must be at least 1, got {replay_every}")
     started = time.perf_counter()
     methods = {text: SEARCHES.build(text) for text in dict.fromkeys(searches)}
+    for method in methods.values():
+        require_norm(method, threat)
     forms = [_Form(subject, split, batch_size) for subject in (float_subject, engine_subject)]
     rows = np.flatnonzero(forms[0].right & forms[1].right)
     if not len(rows):
