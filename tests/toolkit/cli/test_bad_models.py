@@ -218,7 +218,6 @@ def one_operator(tmp_path, kind, **more):
     [
         ("Hardmax", {}, ["Hardmax", "standard operators"]),
         ("Thing", {"domain": "com.acme"}, ["com.acme:Thing", "standard operators"]),
-        ("Bernoulli", {}, ["batches of 1 only", "dynamic batch"]),
     ],
 )
 def test_an_operator_that_is_not_supported_is_named(rctk, tmp_path, kind, more, words):
