@@ -6,25 +6,24 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import onnx
+from interleaved import Call
 
 from rctk_export.capture import INPUT
 from rctk_export.engine import Source
 from rctk_export.engines.onnxruntime import OnnxRuntime
-from rctk_export.input_spec import FloatNCHW, FloatNK, InputSpec
+from rctk_export.input_spec import FloatNCHW, InputSpec
 from rctk_export.lint.fusion import float_layers, optimised_graph
 
 BATCH = 32
 PEERS = {"onnxruntime.quantization": "onnxruntime", "openvino": "openvino", "nncf": "nncf"}
 OPENVINO_LAYERS = {"Convolution", "GroupConvolution", "FullyConnected", "MatMul"}
-
-Call = Callable[[FloatNCHW], FloatNK]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +41,13 @@ class File:
     path: Path
     ours: bool = False
     int8: bool = True
+
+    @property
+    def size_bytes(self) -> int:
+        """Graph and weights; OpenVINO keeps them in two files."""
+        weights = self.path.with_suffix(".bin")
+        parts = [self.path, weights] if self.path.suffix == ".xml" else [self.path]
+        return sum(part.stat().st_size for part in parts)
 
 
 def missing() -> list[str]:
