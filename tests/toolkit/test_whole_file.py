@@ -10,7 +10,9 @@ from rctk.whole_file import write_whole
 def test_a_file_is_replaced_whole(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"a longer content")
-    write_whole(path, b"new")
+    with path.open("rb") as reader:
+        write_whole(path, b"new")
+        assert reader.read() == b"a longer content"  # whoever had it open sees no half of each
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -17,7 +17,7 @@ SHIFT = 128
 
 @dataclass(frozen=True, kw_only=True)
 class MirrorPlanner:
-    """The plan of ``tensorrt``; :func:`mirror` rewrites the finished file."""
+    """The arithmetic of ``tensorrt`` in uint8 codes, to be run on a CPU; not meant to be fast."""
 
     def plan(self, graph: Graph, keep_float: Collection[str] = ()) -> Plan:
         """See :class:`rctk_export.quantize.plan.Planner`."""

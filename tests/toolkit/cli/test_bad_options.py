@@ -125,3 +125,23 @@ def test_refusal(call, tmp_path, arguments, words):
     assert [word for word in words if word not in refusal] == []
     assert done.out == ""
     assert not {"out", "out.pt", "runs"} & {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("export", "--calibration", "digits:train", "--check-eps", "-1"), "eps must be"),
+        (("export", "--calibration", "digits:train", "--calibrator", "minmaxx"), "unknown calibrator"),
+        (("export", "--calibration", "digits:train", "--target", "cpuu"), "unknown target"),
+        (("attack", "--data", "digits:test", "--attack", "squar"), "unknown attack"),
+        (("attack", "--data", "digits:test", "--on", "engin"), "unknown form"),
+        (("compare", "--data", "digits:test", "--max-drop", "2"), "max-drop"),
+        (("compare", "--data", "digits:test", "--attack", "squar"), "unknown attack"),
+        (("bench", "--batch", "0"), "batch must be"),
+    ],
+)
+def test_settings_are_refused_before_the_model_is_looked_for(rctk, arguments, words):
+    command, *flags = arguments
+    refusal = rctk(command, "missing", *flags).refusal
+    assert words in refusal
+    assert "missing" not in refusal

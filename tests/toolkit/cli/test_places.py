@@ -22,6 +22,7 @@ def file(tmp_path):
 def no_work(monkeypatch):
     for command in ("export", "train", "attack", "compare"):
         monkeypatch.setattr(WORK.format(command), lambda *_, **__: pytest.fail("the work had begun"))
+    monkeypatch.setattr("rctk.cli.export_command.read_float_model", lambda *_, **__: pytest.fail("it had begun"))
 
 
 @pytest.fixture
@@ -34,6 +35,8 @@ def call(rctk, checkpoint, bundle, tmp_path):
     ("arguments", "flag"),
     [
         (("export", "MODEL", "--calibration", "digits:train", "-o", "file/out"), "--out"),
+        (("export", "MODEL", "--calibration", "digits:train", "-o", "BUNDLE"), "--force"),
+        (("export", "MODEL", "--calibration", "digits:train", "-o", "file"), "choose another folder"),
         (("export", "MODEL", "--calibration", "digits:train", "-o", "out", "--records", "file"), "--records"),
         (("train", "--arch", "mlp", "--data", "digits:train", "-o", "file/out.pt"), "--out"),
         (("train", "--arch", "mlp", "--data", "digits:train", "-o", "folder"), "--out"),
@@ -70,6 +73,13 @@ def test_a_folder_without_write_permission(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(OptionError, match=r"no permission to write .*file; choose another place with --json"):
         check_file(tmp_path / "file", "--json")
+
+
+def test_a_file_where_a_folder_should_be(file):
+    with pytest.raises(OptionError, match=r"cannot write below .*file, which is a file; .* with --out"):
+        check_folder(file / "a" / "b", "--out")
+    with pytest.raises(OptionError, match=r"is a folder; give the name of a file with --json"):
+        check_file(file.parent, "--json")
 
 
 def test_places_that_can_be_made_pass_and_are_not_made(tmp_path):

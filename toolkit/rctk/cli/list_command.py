@@ -62,5 +62,5 @@ def _about(members: object, key: str) -> str:
     except RctkError as error:
         return str(error)
     described = getattr(loaded, "func", loaded)  # a partial speaks through its function
-    text = (getattr(described, "__doc__", None) or "").strip()
+    text = (getattr(described, "__doc__", None) or "").strip().removeprefix("Make ")
     return re.sub(r":\w+:`([^`]*)`", r"\1", text.splitlines()[0]).replace("``", "") if text else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 
 from rctk.cli.stop import Stop
@@ -103,6 +102,8 @@ def _missing(error: ImportError) -> int:
 
 
 def _bug(error: BaseException) -> int:
+    import traceback  # noqa: PLC0415  # what is imported before the signals are ours can still be interrupted badly
+
     traceback.print_exception(error)
     _say("this is a bug in rctk; please report it with the lines above")
     return BUG
