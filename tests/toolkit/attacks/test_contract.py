@@ -33,7 +33,10 @@ QUICK = {
     "mifgsm": "mifgsm:steps=5",
     "nes": "nes:queries=80,pairs=8",
     "noise": "noise:tries=4",
+    "patch": "patch:steps=5,draws=2,area=0.5,tries=3",
     "pgd": "pgd:steps=6,restarts=2",
+    "pgd-hns": "pgd-hns:steps=6",
+    "pgd-njs": "pgd-njs:steps=6",
     "rays": "rays:queries=150",
     "rfgsm": "rfgsm",
     "signhunter": "signhunter:queries=60",
@@ -58,7 +61,7 @@ QUERY = LABELS | {"nes", "noise", "signhunter", "simba", "spsa", "square", "subs
 FOUR_CLASSES = {"torchattacks-apgd-t"}
 GRADIENT = [name for name in QUICK if ATTACKS.load(name).kind == "gradient"]
 FIXED = {"fgsm", "bim", "mifgsm", "signhunter", "torchattacks-fgsm"}
-WEAK = {"rfgsm", "cw-l2", "jsma", "wrm"}  # half of the budget goes into a random step; another or no norm is minimised
+WEAK = {"rfgsm", "cw-l2", "jsma", "patch", "wrm"}  # a random step, part of the image, another or no norm
 MINIMUM_NORM = {"cw-l2", "cw-linf", "deepfool", "fab", "fab-t", "fmn", "jsma", "wrm"}  # inside the budget or not
 RANDOM = [name for name in QUICK if name not in FIXED | MINIMUM_NORM]
 THREATS = {"linf": ThreatModel(eps=0.1), "l2": ThreatModel(norm="l2", eps=0.8)}
@@ -249,7 +252,7 @@ def test_few_classes_work_or_are_refused_in_one_sentence(name, classes):
     raw = propose(name, model, split, WIDE[norms(name)[0]])
     with torch.no_grad():
         broken = (model(torch.from_numpy(raw)).argmax(1).numpy() != split.labels).mean()
-    assert broken > (0 if name in {"noise", "substitute"} else 0.25)  # few images say little about an engine
+    assert broken > (0 if name in {"noise", "patch", "substitute"} else 0.25)  # a substitute learns little here
 
 
 @pytest.mark.parametrize("name", GRADIENT)
@@ -307,4 +310,5 @@ def test_a_linear_model_is_broken_exactly_where_its_margin_allows(name):
     if name in WEAK:
         return
     missed = int((~broken & breakable & clear).sum())
-    assert missed <= {"apgd-t": 0, "torchattacks-apgd-t": 0}.get(name, 4)  # the cross-entropy may chase another class
+    # the cross-entropy may chase another class, the more so the softer the softmax is
+    assert missed <= {"apgd-t": 0, "torchattacks-apgd-t": 0, "pgd-njs": 8}.get(name, 4)
