@@ -1,7 +1,7 @@
 """What a compression step is.
 
-A recipe is a list of steps. *Module steps* (train, prune, distill) change the torch module and come first; then the module
-is captured as an ONNX graph, and *graph steps* (quantize) change that. Order is free inside either kind.
+A recipe is a list of steps. *Module steps* (train, prune, distill) change the torch module and come first; then the
+module is captured as an ONNX graph, and *graph steps* (quantize) change that. Order is free inside either kind.
 """
 
 from __future__ import annotations
