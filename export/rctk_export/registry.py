@@ -66,8 +66,11 @@ class Family(Generic[T]):
     def build(self, text: str) -> T:
         """Make a member from ``"square:queries=500"``; :class:`OptionError` where name, key or value is wrong."""
         name, _, rest = text.partition(":")
+        return self.make(name, dict(_pair(part, text) for part in rest.split(",") if part))
+
+    def make(self, name: str, given: Mapping[str, str]) -> T:
+        """Make the member called ``name`` from the text of its settings, which may hold commas here."""
         member = self.load(name)
-        given = dict(_pair(part, text) for part in rest.split(",") if part)
         hints = get_type_hints(member)
         fields = {field.name for field in dataclasses.fields(cast("Any", member)) if field.init}
         for key in given:
