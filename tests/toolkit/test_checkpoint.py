@@ -116,8 +116,8 @@ def test_a_newer_or_damaged_checkpoint_is_refused(tmp_path, module):
     path = tmp_path / "a.pt"
     save_checkpoint(path, module, arch=ARCH, input=SPEC, classes=CLASSES)
     content = torch.load(path, weights_only=True)
-    torch.save({**content, "version": 3}, path)
-    assert "version 3, this rctk reads up to 2; upgrade" in refusal(path)
+    torch.save({**content, "version": 2}, path)
+    assert "version 2, this rctk reads up to 1; upgrade" in refusal(path)
     del content["classes"]
     torch.save(content, path)
     assert "damaged checkpoint (KeyError: 'classes')" in refusal(path)

@@ -21,7 +21,6 @@ from rctk.model_io.checks import count_classes, refuse_non_finite
 from rctk.model_io.contents import FORMAT, VERSION, Contents, no_input, read_contents
 from rctk.model_io.files import sha256_of, write_atomically
 from rctk.model_io.forms import form_of
-from rctk.model_io.layers import Layers
 from rctk.model_io.state import build_and_fit, nearest
 from rctk.models import runs_code
 from rctk_export.input_spec import InputSpec
@@ -104,7 +103,7 @@ def _module(contents: Contents, classes: int | None, path: Path) -> nn.Module:
     assert contents.arch is not None
     assert contents.input is not None
     expected = len(contents.classes) or classes
-    return build_and_fit(contents.weights, contents.arch, contents.input, expected, path, contents.layers)
+    return build_and_fit(contents.weights, contents.arch, contents.input, expected, path)
 
 
 def _merge(contents: Contents, arch: str | None, input: InputSpec | None, path: Path) -> Contents:  # noqa: A002
@@ -129,7 +128,7 @@ def _merge(contents: Contents, arch: str | None, input: InputSpec | None, path: 
     return replace(contents, arch=arch or contents.arch, input=input or stored)
 
 
-def save_checkpoint(  # noqa: PLR0913  what a model is, in one file
+def save_checkpoint(
     path: str | Path,
     module: nn.Module,
     *,
@@ -137,7 +136,6 @@ def save_checkpoint(  # noqa: PLR0913  what a model is, in one file
     input: InputSpec,  # noqa: A002  the flag is --input
     classes: Sequence[str],
     extra: Mapping[str, Any] | None = None,
-    layers: Layers | None = None,
 ) -> None:
     """Write weights, architecture, input spec and classes to one file, wholly or not at all.
 
@@ -151,16 +149,14 @@ def save_checkpoint(  # noqa: PLR0913  what a model is, in one file
         input: Shape and normalisation of its images.
         classes: Names of the ``K`` classes.
         extra: Plain JSON values to keep beside the model.
-        layers: Those that pruning changed since ``arch`` made them; see :func:`rctk.model_io.layers.changed_layers`.
     """
     header = {
         "format": FORMAT,
-        "version": VERSION if layers else 1,
+        "version": VERSION,
         "arch": arch,
         "input": input.as_dict(),
         "classes": [str(name) for name in classes],
         "extra": dict(extra or {}),
-        **({"layers": dict(layers)} if layers else {}),
     }
     try:
         text = json.dumps(header)

@@ -12,15 +12,13 @@ from torch import Tensor, nn
 
 from rctk.model_io.captured import read_pt2, read_torchscript
 from rctk.model_io.forms import Form, damaged
-from rctk.model_io.layers import Layers
 from rctk.model_io.pickles import read_pickle
 from rctk.model_io.state import StateDict, find_state_dict
 from rctk_export.input_spec import InputSpec
 from rctk_kernels.errors import ModelError
 
 FORMAT = "rctk-checkpoint"
-VERSION = 2
-"""2 where layers differ from those of the architecture, else 1."""
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +32,6 @@ class Contents:
         input: Shape and normalisation of the images.
         classes: Names; empty where the file has none.
         extra: Plain values kept beside the model.
-        layers: What differs from the architecture; see :func:`rctk.model_io.layers.changed_layers`.
     """
 
     form: str
@@ -43,7 +40,6 @@ class Contents:
     input: InputSpec | None = None
     classes: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
-    layers: Layers = field(default_factory=dict)
 
 
 def read_contents(path: Path, form: Form, arch: str | None, spec: InputSpec | None, *, trust_pickle: bool) -> Contents:
@@ -109,7 +105,6 @@ def _from_header(header: Mapping[str, Any], state: Any, form: str, path: Path) -
             input=InputSpec.from_dict(header["input"]),
             classes=tuple(str(name) for name in header["classes"]),
             extra=dict(header["extra"]),
-            layers={str(name): dict(layer) for name, layer in header.get("layers", {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{path} is a damaged checkpoint ({type(error).__name__}: {error}); save it again") from error

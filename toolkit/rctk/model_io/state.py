@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rctk.model_io.layers import Layers, change_layers
 from rctk.models import ARCHITECTURES, build_architecture
 from rctk_export.input_spec import InputSpec
 from rctk_kernels.errors import ModelError, RctkError
@@ -62,16 +60,14 @@ def build_and_fit(
     spec: InputSpec,
     classes: int | None,
     path: Path,
-    layers: Layers = MappingProxyType({}),
 ) -> nn.Module:
-    """Build ``arch``, change ``layers`` of it and load ``state``; :class:`ModelError` names the first keys that differ.
+    """Build ``arch`` and load ``state`` into it; :class:`ModelError` names the first keys that differ.
 
     Where the number of classes is not given, it is read from the tensors of the last layer.
     """
     candidates = spellings(state)
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn only to be overwritten
         module = build_architecture(arch, classes=classes, input=spec, state_dict=candidates[-1])
-        change_layers(module, layers)
         if _load(module, candidates):
             return module
         wrong = min((list(_differences(module, names)) for names in candidates), key=len)
