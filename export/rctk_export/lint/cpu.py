@@ -99,9 +99,12 @@ def _after(view: View, layer: NodeProto) -> str:
     between = user if user is not None and user.op_type in {"Relu", "Clip"} else None
     if between is not None:
         user = view.only_user(between.output[0])
+        if between.op_type == "Relu" and user is not None and user.op_type == "Clip":
+            between, user = user, view.only_user(user.output[0])
     if user is None or user.op_type != "QuantizeLinear":
         return "its output is not quantized alone"
-    if between is not None and not _absorbs(view, view.quantizers[user.output[0]], between):
+    q = view.quantizers[user.output[0]]
+    if between is not None and not _absorbs(view, q, between) and not narrow_bits(view, q):
         return f"{between.op_type} does more than the clamp of {label(user)!r}, so it stays between layer and Q"
     return ""
 
@@ -115,6 +118,30 @@ def _absorbs(view: View, q: Quantizer, node: NodeProto) -> bool:
     low_code, high_code = (-128, 127) if q.zero is not None and str(q.zero.dtype) == "int8" else (0, 255)
     low, high = (0.0, np.inf) if node.op_type == "Relu" else clip_bounds(view, node)
     return bool(np.rint(low / scale) + zero <= low_code and np.rint(high / scale) + zero >= high_code)
+
+
+def narrow_bits(view: View, q: Quantizer) -> int | None:
+    """Return the width of codes that a Clip in front of ``q`` holds below 8 bits; None where there is no such Clip.
+
+    Its bounds are codes, and there are ``2**bits`` of them, or one less where they lie symmetric around 0.
+    """
+    node = view.producer(q.data) if q.quantizes else None
+    scale = None if q.scale is None else _number(q.scale)
+    if node is None or node.op_type != "Clip" or scale is None or not scale > 0:
+        return None
+    low, high = (bound / scale for bound in clip_bounds(view, node))
+    if not (np.isfinite([low, high]).all() and np.allclose([low, high], np.rint([low, high]), rtol=0, atol=1e-3)):
+        return None
+    codes = round(high - low) + 1
+    return next((bits for bits in range(1, 8) if codes in {2**bits, 2**bits - 1}), None)
+
+
+def narrow_codes(view: View) -> Iterator[Place]:
+    """Activation codes use all 8 bits."""
+    for q in view.formats:
+        bits = narrow_bits(view, q) if q.role == "activation" else None
+        if bits is not None:
+            yield Place(label(q.node), f"a Clip holds {q.data!r} to {bits} bits")
 
 
 def _number(array: npt.NDArray[Any]) -> float | None:
@@ -153,4 +180,10 @@ RULES = (
     Rule(id="half-quantized", check=half_quantized, remedy="quantize both inputs or neither"),
     Rule(id="surrounded", check=surrounded, remedy="put DQ directly before and Q directly after the layer"),
     Rule(id="identity", check=identity, remedy="remove it"),
+    Rule(
+        id="narrow-codes",
+        check=narrow_codes,
+        severity="warning",
+        remedy="accept that ONNX Runtime computes the layer in front of it in float; only 8 bits are fast",
+    ),
 )

@@ -34,10 +34,13 @@ def mirror(model: onnx.ModelProto) -> onnx.ModelProto:
     copy.CopyFrom(model)
     graph = Graph(copy)
     moved: dict[str, str] = {}
+    weights = set(graph.constants)
     for node in graph.nodes:
-        scale = graph.constants.get(node.input[1]) if node.op_type in {"QuantizeLinear", "DequantizeLinear"} else None
-        if scale is None or scale.ndim or node.input[0] in graph.constants:
-            continue  # weights have one scale per channel
+        if node.op_type not in {"QuantizeLinear", "DequantizeLinear"}:
+            continue
+        if node.input[0] in weights:
+            weights.add(node.output[0])
+            continue
         zero = graph.constants[node.input[2]]
         if zero.dtype == np.int8:
             if node.input[2] not in moved:

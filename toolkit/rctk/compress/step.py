@@ -6,7 +6,8 @@ module is captured as an ONNX graph, and *graph steps* (quantize) change that. O
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -15,7 +16,12 @@ from torch import nn
 
 from rctk.data.split import Split
 from rctk.progress import Progress, Silent
+from rctk.quantize.calibrate import Images
 from rctk_export.input_spec import InputSpec
+from rctk_export.quantize.formats import Formats
+from rctk_kernels.errors import OptionError
+
+Form = Literal["static", "dynamic", "weight-only"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +49,50 @@ class Context:
 class Draft:
     """A float graph on its way to int8, with all that graph steps have decided about its quantization.
 
+    :func:`rctk.exporting.files.int8_files` turns a draft into one file per target.
+
     Attributes:
         model: Simplified float graph: normalised inside, BatchNorm folded.
         input: Shape of the images.
-        facts: What the steps did, for the manifest: id to values.
+        form: ``static`` grids for activations; ``dynamic`` ones, chosen at run time; or activations in float, with
+            ``weight-only`` codes for linear layers.
+        formats: Widths, learned grids, decided codes. Its names are those of nodes and tensors of ``model``: a step
+            that changes ``model`` may not leave decisions behind that no longer fit.
+        calibrator: How ranges of activations are chosen, such as ``minmax`` or ``percentile:p=99.99``.
+        images: Which images calibration sees.
+        ranges: Tensor to a range that is known already, and so not calibrated.
+        keep_float: Names of layers to leave in float.
+        block: Weights that share a scale in ``weight-only`` files; 0 for whole output channels.
+        facts: What the steps did, for the manifest: step id to values.
     """
 
     model: onnx.ModelProto
     input: InputSpec
-    facts: dict[str, Any] = field(default_factory=dict)
+    form: Form = "static"
+    formats: Formats = field(default_factory=Formats)
+    calibrator: str = "minmax"
+    images: Images = field(default_factory=Images)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    keep_float: tuple[str, ...] = ()
+    block: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def noted(self, step: str, **values: Any) -> Draft:
+        """Return the same draft with one more entry in ``facts``; a second entry of a step replaces the first."""
+        return replace(self, facts={**self.facts, step: values})
+
+    def with_formats(self, **changes: Any) -> Draft:
+        """Return the same draft with changed fields of ``formats``."""
+        return replace(self, formats=replace(self.formats, **changes))
+
+    def require_undecided(self, step: str) -> None:
+        """Refuse a step that changes weights after others have decided on codes or ranges of the old ones."""
+        decided = [*self.formats.weights, *self.formats.steps, *self.ranges]
+        if decided:
+            raise OptionError(
+                f"{step} changes the weights, but an earlier step has already fixed the grid of {decided[0]!r}; "
+                f"put {step} in front of it"
+            )
 
 
 @runtime_checkable

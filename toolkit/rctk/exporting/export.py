@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 
+from rctk.compress.step import Draft
 from rctk.data.split import Split
 from rctk.exporting.agreement import Agreement, measure_agreement
+from rctk.exporting.files import MIRROR, Quantized, int8_files
 from rctk.exporting.float_model import FloatModel
 from rctk.machine import versions
 from rctk.progress import Progress, Silent
 from rctk.quantize import CALIBRATORS
-from rctk.quantize.calibrate import Ranges, calibrate
+from rctk.quantize.calibrate import Images, Kind
 from rctk.threat import ThreatModel
 from rctk_export.bundle import Bundle
 from rctk_export.bundle_writer import BundleWriter
 from rctk_export.engine import Source
-from rctk_export.graph import Graph
-from rctk_export.lint import require_clean
+from rctk_export.input_spec import InputSpec
 from rctk_export.onnx_files import serialize
 from rctk_export.quantize import PLANNERS
-from rctk_export.quantize.plan import Plan
-from rctk_export.quantize.plan_mirror import mirror
-from rctk_export.quantize.write import write_qdq
+from rctk_export.quantize.formats import Formats
 from rctk_export.registry import unknown
 from rctk_kernels.errors import DataError, MismatchError, OptionError
 
-MIRROR = "cpu-mirror"
+__all__ = ["MIRROR", "ExportSettings", "Quantized", "draw", "export_draft", "export_int8", "first_draft", "quantize"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +46,9 @@ class ExportSettings:
         min_agreement: Least share of clean check images on which they must agree.
         allow_mismatch: Write the bundle even where they do not.
         keep_float: Names of layers to leave in float.
+        weights: One weight scale per output channel, or one per tensor.
+        calibration_kind: Calibration sees ``clean`` images, adversarial ones (``adv``), or half of each (``mix``).
+        calibration_eps: Budget of the adversarial ones, linf.
         seed: Draws the calibration images.
     """
 
@@ -59,6 +60,9 @@ class ExportSettings:
     min_agreement: float = 0.985
     allow_mismatch: bool = False
     keep_float: tuple[str, ...] = ()
+    weights: Literal["per-channel", "per-tensor"] = "per-channel"
+    calibration_kind: Kind = "clean"
+    calibration_eps: float = 8 / 255
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -69,20 +73,11 @@ class ExportSettings:
             raise OptionError("give at least one --target; cpu and tensorrt are the usual ones")
         CALIBRATORS.build(self.calibrator)
         ThreatModel(eps=self.check_eps)
+        ThreatModel(eps=self.calibration_eps)
         if self.calibration_samples < 1 or self.check_samples < 1:
             raise OptionError("--calibration-samples and --check-samples must be at least 1")
         if not 0 <= self.min_agreement <= 1:
             raise OptionError(f"--min-agreement is a share in [0, 1], got {self.min_agreement}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quantized:
-    """One int8 file before it is written."""
-
-    target: str
-    model: onnx.ModelProto
-    plan: Plan
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def export_int8(
@@ -110,10 +105,36 @@ def export_int8(
         LintError: A file breaks a rule of its target.
         QuantizationError: A tensor cannot be quantized.
     """
+    draft = first_draft(source, settings)
+    return export_draft(draft, source, calibration, out, settings, force=force, progress=progress)
+
+
+def export_draft(  # noqa: PLR0913  # a draft, its parent, and what export_int8 takes
+    draft: Draft,
+    source: FloatModel,
+    calibration: Split,
+    out: Path,
+    settings: ExportSettings,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Write a bundle like :func:`export_int8`, of a draft that further steps have changed.
+
+    Args:
+        draft: Begun by :func:`first_draft`; calibrator, widths and layers in float are the draft's, not those of
+            ``settings``.
+        source: The float parent, written beside the int8 files.
+        calibration: See :func:`export_int8`.
+        out: Folder of the bundle.
+        settings: Targets, numbers of images, checks, seed.
+        force: Replace an earlier bundle at ``out``.
+        progress: Shows the stages.
+    """
     progress = progress or Silent()
     drawn, check = draw(calibration, settings)
     with BundleWriter(out, force=force) as writer:
-        quantized = quantize(source.model, drawn, settings, progress)
+        quantized = int8_files(draft, settings.targets, drawn, progress, seed=settings.seed)
         writer.add("float", "", serialize(source.model))
         with tempfile.TemporaryDirectory(prefix="rctk-") as folder, progress.stage("check", len(quantized)) as step:
             for item in quantized:
@@ -125,7 +146,7 @@ def export_int8(
             input=source.input,
             classes=source.classes,
             model=source.origin,
-            calibration=_calibration_facts(drawn, settings),
+            calibration=_calibration_facts(drawn, draft, settings),
             versions=versions(),
         )
 
@@ -142,55 +163,25 @@ def draw(calibration: Split, settings: ExportSettings) -> tuple[Split, Split]:
     return drawn, check.sample(settings.check_samples, settings.seed)
 
 
+def first_draft(source: FloatModel, settings: ExportSettings) -> Draft:
+    """Return the draft that steps of a recipe start from."""
+    return Draft(
+        model=source.model,
+        input=source.input,
+        formats=Formats(per_channel=settings.weights == "per-channel"),
+        calibrator=settings.calibrator,
+        images=Images(kind=settings.calibration_kind, eps=settings.calibration_eps),
+        keep_float=settings.keep_float,
+    )
+
+
 def quantize(
     model: onnx.ModelProto, calibration: Split, settings: ExportSettings, progress: Progress
 ) -> list[Quantized]:
-    """Return the int8 form of ``model`` for every target, linted; calibration runs once for all of them."""
-    graph = Graph(model)
-    _check_keep_float(graph, settings.keep_float)
-    targets = [target for target in settings.targets if target != MIRROR]
-    if MIRROR in settings.targets and "tensorrt" not in targets:
-        targets.append("tensorrt")
-    plans = {target: PLANNERS.build(target).plan(graph, settings.keep_float) for target in targets}
-    wanted = sorted({tensor for plan in plans.values() for tensor in plan.calibrated()})
-    if not any(plan.layers for plan in plans.values()):
-        reasons = {f"{kept.name}: {kept.reason}" for plan in plans.values() for kept in plan.kept_float}
-        found = "; ".join(sorted(reasons)[:3]) or "it has no convolution, linear layer or matrix product"
-        raise OptionError(f"no layer of this model can be int8 ({found}); export another model")
-    calibrator = CALIBRATORS.build(settings.calibrator)
-    with progress.stage("calibrate", len(calibration)) as step:
-        ranges = calibrate(model, wanted, calibration.images, calibrator, step)
-    made = [_quantized(target, model, plan, ranges) for target, plan in plans.items()]
-    return [*made, *(_mirrored(item) for item in made if item.target == "tensorrt")]
-
-
-def _check_keep_float(graph: Graph, names: Sequence[str]) -> None:
-    layers = [node.name for node in graph.nodes if node.op_type in {"Conv", "Gemm", "Add"}]
-    for name in names:
-        if name not in layers:
-            raise unknown("layer", name, layers)
-
-
-def _quantized(target: str, model: onnx.ModelProto, plan: Plan, ranges: Ranges) -> Quantized:
-    written = write_qdq(model, plan, ranges)
-    onnx.checker.check_model(written, full_check=True)
-    require_clean(written, target, [kept.name for kept in plan.kept_float])
-    return Quantized(target=target, model=written, plan=plan, facts=_plan_facts(plan, ranges))
-
-
-def _mirrored(item: Quantized) -> Quantized:
-    written = mirror(item.model)
-    onnx.checker.check_model(written, full_check=True)
-    require_clean(written, MIRROR, [kept.name for kept in item.plan.kept_float])
-    return Quantized(target=MIRROR, model=written, plan=item.plan, facts=item.facts)
-
-
-def _plan_facts(plan: Plan, ranges: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
-    return {
-        "int8_layers": [layer.name for layer in plan.layers],
-        "kept_float": [asdict(kept) for kept in plan.kept_float],
-        "ranges": {name: list(ranges[name]) for name in plan.calibrated()},
-    }
+    """Return the int8 form of ``model`` for every target, without further steps; see :func:`int8_files`."""
+    _, channels, height, width = (d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)
+    source = FloatModel(model=model, input=InputSpec(channels=channels, height=height, width=width), classes=())
+    return int8_files(first_draft(source, settings), settings.targets, calibration, progress, seed=settings.seed)
 
 
 def _checked(  # one check needs the file, its images and where to put it
@@ -216,11 +207,13 @@ def _checked(  # one check needs the file, its images and where to put it
     return found
 
 
-def _calibration_facts(drawn: Split, settings: ExportSettings) -> dict[str, Any]:
-    return {
+def _calibration_facts(drawn: Split, draft: Draft, settings: ExportSettings) -> dict[str, Any]:
+    facts = {
         "data": drawn.name,
         "samples": len(drawn),
         "fingerprint": drawn.fingerprint,
-        "calibrator": settings.calibrator,
+        "calibrator": draft.calibrator,
+        "images": draft.images.kind,
         "seed": settings.seed,
     }
+    return facts if draft.images.kind == "clean" else {**facts, "eps": draft.images.eps, "steps": draft.images.steps}

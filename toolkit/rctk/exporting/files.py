@@ -1,0 +1,124 @@
+"""A draft becomes int8 files: plan, calibrate, write Q/DQ, lint; one file per target."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import onnx
+
+from rctk.compress.step import Draft
+from rctk.data.split import Split
+from rctk.progress import Progress
+from rctk.quantize import CALIBRATORS
+from rctk.quantize.calibrate import Ranges, calibrate
+from rctk_export.graph import Graph
+from rctk_export.lint import require_clean
+from rctk_export.quantize import PLANNERS
+from rctk_export.quantize.plan import Plan
+from rctk_export.quantize.plan_mirror import mirror
+from rctk_export.quantize.write import write_qdq
+from rctk_export.registry import unknown
+from rctk_kernels.errors import OptionError
+
+MIRROR = "cpu-mirror"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantized:
+    """One int8 file before it is written.
+
+    Attributes:
+        target: Its target.
+        model: Linted graph.
+        plan: Which layers are int8 and which stayed float.
+        facts: For the manifest: layers, ranges, formats, what the steps did.
+    """
+
+    target: str
+    model: onnx.ModelProto
+    plan: Plan
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def plans_of(draft: Draft, targets: Collection[str]) -> dict[str, Plan]:
+    """Return one plan per target; the mirror is made from the plan of ``tensorrt``.
+
+    Raises:
+        OptionError: A layer to keep float does not exist, or no layer can be int8.
+    """
+    graph = Graph(draft.model)
+    _check_layers(graph, [*draft.keep_float, *draft.formats.layer_bits, *draft.formats.weights])
+    wanted = dict.fromkeys("tensorrt" if target == MIRROR else target for target in targets)
+    plans = {target: PLANNERS.build(target).plan(graph, draft.keep_float) for target in wanted}
+    if not any(plan.layers for plan in plans.values()):
+        reasons = {f"{kept.name}: {kept.reason}" for plan in plans.values() for kept in plan.kept_float}
+        found = "; ".join(sorted(reasons)[:3]) or "it has no convolution, linear layer or matrix product"
+        raise OptionError(f"no layer of this model can be int8 ({found}); export another model")
+    return plans
+
+
+def int8_files(
+    draft: Draft, targets: Sequence[str], calibration: Split, progress: Progress, *, seed: int = 0
+) -> list[Quantized]:
+    """Return the int8 form of ``draft`` for every target, linted; calibration runs once for all of them.
+
+    Args:
+        draft: The float graph and every decision about it.
+        targets: ``tensorrt`` always brings its ``cpu-mirror`` along.
+        calibration: Its images set the ranges that ``draft`` leaves open.
+        progress: Shows the stages.
+        seed: Of adversarial calibration images.
+    """
+    plans = plans_of(draft, targets)
+    ranges = ranges_of(draft, plans, calibration, progress, seed=seed)
+    made = [_quantized(target, draft, plan, ranges) for target, plan in plans.items()]
+    return [*made, *(_mirrored(item) for item in made if item.target == "tensorrt")]
+
+
+def ranges_of(
+    draft: Draft, plans: Mapping[str, Plan], calibration: Split, progress: Progress, *, seed: int = 0
+) -> Ranges:
+    """Return the range of every tensor that a plan quantizes, as the draft knows it or as calibration finds it."""
+    wanted = {tensor for plan in plans.values() for tensor in plan.calibrated()}
+    known = {name: draft.ranges[name] for name in wanted & set(draft.ranges)}
+    known |= {name: draft.formats.steps[name].reach for name in wanted & set(draft.formats.steps)}
+    missing = sorted(wanted - set(known))
+    if not missing:
+        return known
+    calibrator = CALIBRATORS.build(draft.calibrator)
+    with progress.stage("calibrate", len(calibration)) as step:
+        found = calibrate(draft.model, missing, calibration.images, calibrator, step, kind=draft.images, seed=seed)
+    return found | known
+
+
+def _check_layers(graph: Graph, names: Collection[str]) -> None:
+    layers = [node.name for node in graph.nodes if node.op_type in {"Conv", "Gemm", "Add"}]
+    for name in names:
+        if name not in layers:
+            raise unknown("layer", name, layers)
+
+
+def _quantized(target: str, draft: Draft, plan: Plan, ranges: Ranges) -> Quantized:
+    written = write_qdq(draft.model, plan, ranges, draft.formats)
+    onnx.checker.check_model(written, full_check=True)
+    require_clean(written, target, [kept.name for kept in plan.kept_float])
+    return Quantized(target=target, model=written, plan=plan, facts=_facts(draft, plan, ranges))
+
+
+def _mirrored(item: Quantized) -> Quantized:
+    written = mirror(item.model)
+    onnx.checker.check_model(written, full_check=True)
+    require_clean(written, MIRROR, [kept.name for kept in item.plan.kept_float])
+    return Quantized(target=MIRROR, model=written, plan=item.plan, facts=item.facts)
+
+
+def _facts(draft: Draft, plan: Plan, ranges: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+    return {
+        "int8_layers": [layer.name for layer in plan.layers],
+        "kept_float": [asdict(kept) for kept in plan.kept_float],
+        "ranges": {name: list(ranges[name]) for name in plan.calibrated()},
+        "formats": draft.formats.facts(),
+        "steps": dict(draft.facts),
+    }
