@@ -38,6 +38,7 @@ class SubstituteAttack:
     name: ClassVar[str] = "substitute"
     kind: ClassVar[Kind] = "query"
     packs: ClassVar[bool] = True
+    imitates: ClassVar[bool] = True
 
     rounds: int = 6
     reservoir: int = 400

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -52,6 +52,19 @@ class Journal:
     def wrap(self, crafter: Crafter, attack: Attack, threat: ThreatModel, subject: str, counted: Counted) -> Crafter:
         """Return ``crafter`` behind this journal."""
         return _Journaled(self, crafter, attack, threat, subject, counted)
+
+    def kept(
+        self, key: str, make: Callable[[], Mapping[str, npt.NDArray[Any]]]
+    ) -> tuple[Mapping[str, npt.NDArray[Any]], bool]:
+        """Return the arrays saved under ``key`` and True, or make and save them and return False with them."""
+        path = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
+        saved = _load(path)
+        if saved is not None:
+            self.found += 1
+            return saved, True
+        made = make()
+        _save(path, made)
+        return made, False
 
     def forget(self) -> None:
         """Remove the batches of this run; call it when the result is on disk."""

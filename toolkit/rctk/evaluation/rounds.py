@@ -1,12 +1,14 @@
-"""One attack crafted for one subject and judged on all of them."""
+"""One attack crafted for one subject and judged on all of them, or images made elsewhere, judged the same way."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from rctk.attacks.attack import Attack, Kind, Rows
 from rctk.data.split import Split
@@ -14,6 +16,9 @@ from rctk.evaluation.crafting import Crafter, Proposal, group_size, groups
 from rctk.evaluation.judge import Flags, remarks, zero_gradient_share
 from rctk.evaluation.subjects import EIGHT_BIT, Seat
 from rctk.progress import Progress, Silent
+from rctk_export.input_spec import FloatNCHW
+
+Evidence: TypeAlias = Literal["gradient", "score", "decision", "substitute", "differential"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +39,7 @@ class Entry:
         zero_gradient_share: Share of those gradients that were zero in every pixel.
         seconds: Wall time.
         notes: What a reader should know.
+        evidence: What the attack looks at, see :func:`evidence_of`.
     """
 
     attack: str
@@ -48,13 +54,93 @@ class Entry:
     zero_gradient_share: float
     seconds: float
     notes: tuple[str, ...]
+    evidence: Evidence = "gradient"
 
     def tier(self, judged: str) -> str:
         """Name the evidence for ``judged``: ``white-box``, ``transfer-float`` or so, ``score``, ``transfer-score``."""
         own = judged.removesuffix(EIGHT_BIT) == self.subject
-        if self.kind == "query":
-            return "score" if own else "transfer-score"
+        if self.evidence != "gradient":
+            return self.evidence if own else f"transfer-{self.evidence}"
         return "white-box" if own and self.crafted_on == self.subject else f"transfer-{self.crafted_on}"
+
+
+def evidence_of(attack: Attack) -> Evidence:
+    """Say what an attack looks at.
+
+    ``gradient`` of a model, ``score`` and ``decision`` for the logits or only the classes of what it asks,
+    ``substitute`` for a network trained on those classes, ``differential`` for the difference of two forms.
+
+    Example:
+        >>> from rctk.attacks import ATTACKS
+        >>> [evidence_of(ATTACKS.build(name)) for name in ("pgd", "square", "rays", "diva", "substitute")]
+        ['gradient', 'score', 'decision', 'differential', 'substitute']
+    """
+    if getattr(attack, "needs_reference", False):
+        return "differential"
+    if getattr(attack, "imitates", False):
+        return "substitute"
+    if attack.kind == "gradient":
+        return "gradient"
+    return "decision" if getattr(attack, "labels_only", False) else "score"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Made:
+    """Candidates that something outside of a suite made.
+
+    Attributes:
+        attack: What made them.
+        subject: What they were made for.
+        evidence: What it looked at.
+        rows: ``(n,)``; the images they belong to.
+        images: ``(n, C, H, W)`` inside the budget.
+        queries: For each subject that was asked ``(N,)``; how often about each image.
+        forward_passes: Images forward through differentiable models.
+        backward_passes: Images that a gradient came back for.
+        seconds: Wall time.
+    """
+
+    attack: str
+    subject: str
+    evidence: Evidence
+    rows: Rows
+    images: FloatNCHW
+    queries: Mapping[str, npt.NDArray[np.int64]]
+    forward_passes: int
+    backward_passes: int
+    seconds: float
+
+
+def judge_made(made: Made, judged: Sequence[Seat], split: Split) -> Entry:
+    """Try candidates on every judged subject, for images that one of them still survives on."""
+    started = time.perf_counter()
+    before = sum(other.counted.total for other in judged)
+    for other in judged:
+        other.counted.queries += made.queries.get(other.name, 0)
+    robust = {other.name: other.clean.copy() for other in judged}
+    tried: Flags = np.zeros(len(split), dtype=np.bool_)
+    tried[made.rows] = True
+    tried &= np.any([other.robust for other in judged], axis=0)
+    rows, images = made.rows[tried[made.rows]], made.images[tried[made.rows]]
+    for other in judged:
+        broke = other.replay(images, rows, split)
+        for seat in other.covers:
+            robust[seat.name][rows[broke & seat.clean[rows]]] = False
+    return Entry(
+        attack=made.attack,
+        kind="gradient" if made.backward_passes else "query",
+        subject=made.subject,
+        crafted_on="both",
+        tried=tried,
+        robust=robust,
+        queries=sum(other.counted.total for other in judged) - before,
+        forward_passes=made.forward_passes,
+        backward_passes=made.backward_passes,
+        zero_gradient_share=0.0,
+        seconds=made.seconds + time.perf_counter() - started,
+        notes=(),
+        evidence=made.evidence,
+    )
 
 
 class Round:
@@ -93,6 +179,7 @@ class Round:
             zero_gradient_share=zero_gradient_share(cost),
             seconds=time.perf_counter() - started,
             notes=remarks(cost, self.replaced, self.seat.counted.unbooked - unbooked),
+            evidence=evidence_of(self.attack),
         )
 
     def _open(self) -> Flags:

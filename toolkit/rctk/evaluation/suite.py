@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from rctk.evaluation.both_grids import RoundedSeat
 from rctk.evaluation.crafting import CRAFTERS
 from rctk.evaluation.journal import Journal
 from rctk.evaluation.judge import Flags
-from rctk.evaluation.rounds import Entry, Round
+from rctk.evaluation.rounds import Entry, Made, Round, judge_made
 from rctk.evaluation.subjects import Seat, Subject
 from rctk.progress import Progress
 from rctk.threat import ThreatModel
@@ -95,6 +95,8 @@ def attack_subjects(  # noqa: PLR0913 - who, on what, by what, how much, then ho
     batch_size: int,
     cross: bool = True,
     rounded: bool = False,
+    ordered: bool = False,
+    last: Callable[[], Sequence[Made]] | None = None,
     progress: Progress | None = None,
     journal: Journal | None = None,
 ) -> SuiteResult:
@@ -111,10 +113,14 @@ def attack_subjects(  # noqa: PLR0913 - who, on what, by what, how much, then ho
             subject is attacked less than another. Otherwise each subject meets only what was crafted for it.
         rounded: Judge every candidate a second time after rounding it to 8-bit pixels inside the budget, as subjects
             called ``engine (8-bit)`` and so on.
+        ordered: Run the attacks in the given order.
+        last: Called after the attacks; makes further candidates, which are judged like those of an attack.
         progress: Told about every batch of images.
         journal: Keeps finished batches; a run that was stopped finds them again and ends with the same result.
     """
-    methods = sorted(((text, ATTACKS.build(text)) for text in attacks), key=lambda pair: pair[1].passes)
+    methods = [(text, ATTACKS.build(text)) for text in attacks]
+    if not ordered:
+        methods.sort(key=lambda pair: pair[1].passes)
     seats = _seats(subjects, split, batch_size)
     judged = [seat for seat in seats if seat.subject.judged]
     judged += [RoundedSeat(seat, split, threat) for seat in judged] if rounded else []
@@ -129,6 +135,7 @@ def attack_subjects(  # noqa: PLR0913 - who, on what, by what, how much, then ho
                 crafter = journal.wrap(crafter, attack, threat, seat.name, seat.counted)
             round_ = Round(text, attack, crafter, seat, against, split)
             entries.append(round_.run(batch_size, progress))
+    entries += [judge_made(made, judged, split) for made in (last() if last is not None else ())]
     for seat in judged:
         notes.extend(seat.verify(split))
     return SuiteResult(
