@@ -35,6 +35,7 @@ class Context:
         seed: The only source of randomness.
         progress: Shows stages.
         folder: Where a step may keep files it resumes from; ``None`` keeps nothing.
+        parent: The module as it entered the recipe, for distillation; a step leaves it as it is.
     """
 
     train: Split
@@ -43,6 +44,7 @@ class Context:
     seed: int = 0
     progress: Progress = field(default_factory=Silent)
     folder: Path | None = None
+    parent: nn.Module | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
