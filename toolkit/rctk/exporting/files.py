@@ -89,7 +89,16 @@ def ranges_of(
         return known
     calibrator = CALIBRATORS.build(draft.calibrator)
     with progress.stage("calibrate", len(calibration)) as step:
-        found = calibrate(draft.model, missing, calibration.images, calibrator, step, kind=draft.images, seed=seed)
+        found = calibrate(
+            draft.model,
+            missing,
+            calibration.images,
+            calibrator,
+            step,
+            bits=draft.formats.of_tensor,
+            kind=draft.images,
+            seed=seed,
+        )
     return found | known
 
 

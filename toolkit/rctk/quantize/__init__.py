@@ -9,6 +9,9 @@ CALIBRATORS: Family[Calibrator] = Family(
     "calibrator",
     {
         "minmax": "rctk.quantize.minmax:MinMax",
+        "moving-average": "rctk.quantize.moving_average:MovingAverage",
         "percentile": "rctk.quantize.percentile:Percentile",
+        "entropy": "rctk.quantize.entropy:Entropy",
+        "mse": "rctk.quantize.mse:Mse",
     },
 )

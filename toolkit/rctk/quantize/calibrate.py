@@ -61,13 +61,14 @@ class _Watch:
         return values
 
 
-def calibrate(  # noqa: PLR0913  # three of them have defaults
+def calibrate(  # noqa: PLR0913  # four of them have defaults
     model: onnx.ModelProto,
     tensors: Sequence[str],
     images: FloatNCHW,
     calibrator: Calibrator,
     progress: Callable[[int], None] = lambda _: None,
     *,
+    bits: Callable[[str], int] = lambda _: 8,
     kind: Images | None = None,
     seed: int = 0,
 ) -> Ranges:
@@ -79,6 +80,7 @@ def calibrate(  # noqa: PLR0913  # three of them have defaults
         images: ``(N, C, H, W)`` in [0, 1]; memory does not grow with ``N``.
         calibrator: Makes one observer per tensor.
         progress: Called with the number of images of each finished batch.
+        bits: Width of the codes of a tensor.
         kind: Clean images by default.
         seed: Of the random start of PGD.
 
@@ -89,7 +91,7 @@ def calibrate(  # noqa: PLR0913  # three of them have defaults
         raise DataError("the calibration set is empty; give --calibration a split with images")
     module, kind = OnnxModule(model).requires_grad_(False), kind or Images()
     generator = torch.Generator().manual_seed(seed)
-    observers = {name: calibrator.observer() for name in tensors}
+    observers = {name: calibrator.observer(bits(name)) for name in tensors}
     for start in range(0, len(images), BATCH):
         module.rewrite = {}
         batch = kind(module, torch.from_numpy(images[start : start + BATCH]), generator)

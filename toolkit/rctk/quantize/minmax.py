@@ -12,7 +12,7 @@ from torch import Tensor
 class MinMax:
     """Running minimum and maximum; nothing is clipped, a single outlier widens the grid."""
 
-    def observer(self) -> RunningRange:
+    def observer(self, bits: int = 8) -> RunningRange:  # noqa: ARG002  # the same for every width
         """Return a fresh observer."""
         return RunningRange()
 

@@ -22,6 +22,6 @@ class Observer(Protocol):
 class Calibrator(Protocol):
     """A row of the calibrator table: settings that make observers."""
 
-    def observer(self) -> Observer:
-        """Return a fresh observer for one tensor."""
+    def observer(self, bits: int = 8) -> Observer:
+        """Return a fresh observer for one tensor whose codes have ``bits`` bits."""
         ...
