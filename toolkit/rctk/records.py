@@ -21,7 +21,7 @@ from rctk_kernels.errors import RecordError
 
 FILE_NAME = "records.jsonl"
 SCHEMA = 1
-Kind = Literal["export", "train", "attack", "bench", "compare", "stress"]
+Kind = Literal["export", "train", "compress", "attack", "bench", "compare", "stress"]
 LOG = logging.getLogger(__name__)
 
 

@@ -15,6 +15,7 @@ FAMILIES = {
     "engines": "rctk_export.engines:ENGINES",
     "targets": "rctk_export.quantize:PLANNERS",
     "calibrators": "rctk.quantize:CALIBRATORS",
+    "steps": "rctk.compress:STEPS",
     "objectives": "rctk.train.objective:OBJECTIVES",
     "corruptions": "rctk.stress:CORRUPTIONS",
     "stress-tests": "rctk.stress:STRESS_TESTS",
@@ -24,7 +25,7 @@ FAMILIES = {
 
 
 def list_(*families: str) -> None:
-    """List attacks, engines, targets, calibrators, objectives, corruptions, stress tests, models and data sets.
+    """List attacks, engines, targets, calibrators, steps, objectives, corruptions, stress tests, models and data sets.
 
     Example: rctk list attacks engines
 

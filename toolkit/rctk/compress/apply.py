@@ -1,0 +1,91 @@
+"""Runs the steps of a recipe; a stopped one goes on with the same result."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from rctk.checkpoint import LoadedModel
+from rctk.compress.kept import Kept, first_key, next_key, save_compressed
+from rctk.compress.recipe import Named, Recipe
+from rctk.compress.step import Context, Draft, GraphStep, ModuleStep
+from rctk_kernels.errors import ModelError
+
+
+def apply_recipe(model: LoadedModel, recipe: Recipe, context: Context) -> LoadedModel:
+    """Run the module steps and return the model as its last checkpoint holds it; ``model`` stays as it is.
+
+    Every step begins with what was read back from the checkpoint of the step before. So a recipe that was stopped and
+    goes on cannot differ from one that ran through, on one machine with one number of threads.
+
+    Args:
+        model: What :func:`rctk.checkpoint.load_model` read.
+        recipe: Its graph steps are left to :func:`apply_graph_steps`.
+        context: ``folder`` is where finished steps are kept; ``None`` keeps them until the end only.
+
+    Raises:
+        ModelError: The model brings its own graph, or a step made something that no checkpoint can hold.
+    """
+    if not recipe.module_steps:
+        return model
+    _need_architecture(model)
+    with _folder(context) as folder:
+        return _run(model, recipe, replace(context, parent=model.module), Kept(folder=folder))
+
+
+def apply_graph_steps(draft: Draft, recipe: Recipe, context: Context) -> Draft:
+    """Run the graph steps on a captured model; ``draft`` stays as it is."""
+    for number, named in enumerate(recipe.graph_steps, start=len(recipe.module_steps) + 1):
+        _announce(context, recipe, number)
+        draft = cast("GraphStep", named.step)(draft, context)
+    return draft
+
+
+def _run(model: LoadedModel, recipe: Recipe, context: Context, kept: Kept) -> LoadedModel:
+    key = first_key(model, context)
+    current = replace(model, module=copy.deepcopy(model.module))
+    for number, named in enumerate(recipe.module_steps, start=1):
+        key = next_key(key, named)
+        path = kept.path(number, named, key)
+        found = kept.find(path, model, key)
+        _announce(context, recipe, number, more=" (kept from an earlier run)" if found else "")
+        if found is None:
+            scratch = kept.scratch(number, named, key)
+            changed = _changed(current, named, replace(context, folder=scratch))
+            found = save_compressed(path, changed, recipe.steps[:number], key=key)
+            shutil.rmtree(scratch, ignore_errors=True)
+        current = found
+    return current
+
+
+def _changed(model: LoadedModel, named: Named, context: Context) -> LoadedModel:
+    module = cast("ModuleStep", named.step)(model.module, context)
+    return replace(model, module=module.cpu().eval())
+
+
+def _announce(context: Context, recipe: Recipe, number: int, *, more: str = "") -> None:
+    context.progress.note(f"step {number} of {len(recipe.steps)}: {recipe.steps[number - 1]}{more}")
+
+
+@contextmanager
+def _folder(context: Context) -> Iterator[Path]:
+    if context.folder is not None:
+        yield context.folder
+        return
+    with tempfile.TemporaryDirectory(prefix="rctk-") as folder:
+        yield Path(folder)
+
+
+def _need_architecture(model: LoadedModel) -> None:
+    """Refuse what cannot be built again from text: captured graphs, and pickled modules."""
+    if model.form in {"torchscript", "pt2", "pickle"}:
+        raise ModelError(
+            f"{model.source} brings its own graph ({model.form}), which module steps cannot change; save its weights "
+            "(`torch.save(model.state_dict(), ...)`) and give --arch FILE.py:FACTORY"
+        )

@@ -1,0 +1,163 @@
+"""A list of compression steps, read from text or YAML and checked as a whole before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from rctk.compress import STEPS
+from rctk.compress.step import Step
+from rctk_kernels.errors import OptionError
+
+Entry = str | Mapping[str, Any]
+"""``"train.finetune:epochs=2"``, or ``{"train.finetune": {"epochs": 2}}``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """A step and its name in the table.
+
+    Attributes:
+        name: Such as ``train.finetune``.
+        step: With all its settings.
+    """
+
+    name: str
+    step: Step
+
+    @property
+    def kind(self) -> str:
+        """``module`` or ``graph``."""
+        return self.step.kind
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return name and every setting, for records and manifests."""
+        return {"step": self.name, **asdict(cast("Any", self.step))}
+
+    def __str__(self) -> str:
+        return self.name + repr(self.step).removeprefix(type(self.step).__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Steps in order: those of the torch module first, then those of its graph.
+
+    Attributes:
+        steps: At least one.
+
+    Raises:
+        OptionError: There is no step, or a module step stands behind a graph step.
+    """
+
+    steps: tuple[Named, ...]
+
+    def __post_init__(self) -> None:
+        if not self.steps:
+            raise OptionError("the recipe has no steps; see `rctk list steps`")
+        graph = next((step for step in self.steps if step.kind == "graph"), None)
+        late = [step for step in self.steps[self.steps.index(graph) :] if step.kind == "module"] if graph else []
+        if graph and late:
+            raise OptionError(
+                f"{late[0].name} changes the torch module, which is an ONNX graph after {graph.name}; move "
+                f"{late[0].name} before {graph.name}"
+            )
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry], *, where: str = "the recipe") -> Recipe:
+        """Build every step; :class:`OptionError` names the first that cannot be.
+
+        Args:
+            entries: As in a recipe file.
+            where: What the entries come from, for messages.
+        """
+        named = (_named(entry, f"step {number} of {where}") for number, entry in enumerate(entries, start=1))
+        return cls(steps=tuple(named))
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """Read a YAML file that holds a list of steps."""
+        try:
+            entries = yaml.safe_load(path.read_bytes())
+        except OSError as error:
+            raise OptionError(f"cannot read the recipe {path}: {error.strerror}; check the path") from error
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            reason = " ".join(str(error).split())
+            raise OptionError(f"{path} is not YAML ({reason}); write one `- step:key=value` a line") from error
+        if not isinstance(entries, list):
+            raise OptionError(f"{path} holds no list of steps; write one `- step:key=value` a line")
+        return cls.of(entries, where=str(path))
+
+    @property
+    def module_steps(self) -> tuple[Named, ...]:
+        """Those that change the torch module."""
+        return tuple(step for step in self.steps if step.kind == "module")
+
+    @property
+    def graph_steps(self) -> tuple[Named, ...]:
+        """Those that change its graph."""
+        return tuple(step for step in self.steps if step.kind == "graph")
+
+    def as_list(self) -> list[dict[str, Any]]:
+        """Return every step with every setting, for records and manifests."""
+        return [step.as_dict() for step in self.steps]
+
+    def need_module_only(self) -> None:
+        """Refuse graph steps where the result has to be a torch module."""
+        if self.graph_steps:
+            name = self.graph_steps[0].name
+            raise OptionError(
+                f"{name} works on the ONNX graph, and a checkpoint holds a torch module; give this recipe to "
+                f"`rctk export --recipe`, or leave {name} out"
+            )
+
+
+def read_recipe(path: Path | None, steps: Sequence[str]) -> Recipe | None:
+    """Return the recipe that ``--recipe`` or ``--step`` describe, None where neither is given."""
+    if path is not None and steps:
+        raise OptionError("--recipe and --step both name steps; put all of them into one of the two")
+    if path is not None:
+        return Recipe.read(path)
+    return Recipe.of(steps, where="--step") if steps else None
+
+
+def _named(entry: Any, where: str) -> Named:
+    try:
+        name, settings = _parts(entry)
+        text = isinstance(settings, str)
+        step = STEPS.build(f"{name}:{settings}") if text else STEPS.make(name, _texts(settings, name))
+    except OptionError as error:
+        raise OptionError(f"{where}: {error}") from error
+    return Named(name=name, step=step)
+
+
+def _parts(entry: Any) -> tuple[str, Any]:
+    """Return the name, and the settings as they stand behind it: text or a mapping."""
+    if isinstance(entry, str):
+        name, _, rest = entry.partition(":")
+        return name.strip(), rest
+    if isinstance(entry, Mapping) and len(entry) == 1:
+        (name, settings), *_ = entry.items()
+        if isinstance(settings, (str, Mapping)) or settings is None:
+            return str(name), settings or ""
+    raise OptionError(f"cannot read {entry!r}; write step:key=value,key=value or step: {{key: value}}")
+
+
+def _texts(settings: Mapping[Any, Any], name: str) -> dict[str, str]:
+    return {str(key).replace("-", "_"): _text(value, f"{name}:{key}") for key, value in settings.items()}
+
+
+def _text(value: Any, where: str) -> str:
+    """Write a YAML value as it would be on the command line; a mapping names a method with its settings."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    if isinstance(value, Mapping) and len(value) == 1:
+        (method, settings), *_ = value.items()
+        if isinstance(settings, Mapping):
+            return f"{method}:{','.join(f'{key}={_text(item, where)}' for key, item in settings.items())}"
+    raise OptionError(f"{where} is {value!r}; write a number, a word, or method: {{key: value}}")
