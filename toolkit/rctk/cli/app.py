@@ -19,6 +19,7 @@ COMMANDS = {
     "compare": "Gate the deployed engine against its float parent; exit code 0, 1 or 3.",
     "audit": "Check whether robust accuracies can be believed, or gradients are masked.",
     "report": "Render records as tables, Markdown and one HTML page with plots.",
+    "compress": "Prune, train or distill by the steps of a recipe, to a checkpoint.",
     "train": "Train a small classifier, plainly or adversarially, to a checkpoint.",
     "inspect": "Show what is in a bundle or an ONNX file.",
     "doctor": "Show what this machine can run and what to mend.",
