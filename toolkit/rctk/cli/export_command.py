@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -14,6 +14,7 @@ from rctk.data import read_split
 from rctk.exporting.export import ExportSettings, export_int8
 from rctk.exporting.float_model import read_float_model
 from rctk.machine import machine_facts, versions
+from rctk.quantize.calibrate import Kind
 from rctk.records import Record
 from rctk_export.bundle import Bundle
 from rctk_export.bundle_writer import BundleWriter
@@ -32,6 +33,9 @@ def export_(  # noqa: PLR0913  # every parameter is a flag
     out: Annotated[Path | None, Parameter(name=("--out", "-o"))] = None,
     calibrator: str = ExportSettings.calibrator,
     calibration_samples: Whole = ExportSettings.calibration_samples,
+    calibration_kind: Kind = ExportSettings.calibration_kind,
+    calibration_eps: Fraction = ExportSettings.calibration_eps,
+    weights: Literal["per-channel", "per-tensor"] = ExportSettings.weights,
     keep_float: Annotated[tuple[str, ...], Repeated] = (),
     check_samples: Whole = ExportSettings.check_samples,
     check_eps: Fraction = ExportSettings.check_eps,
@@ -56,8 +60,11 @@ def export_(  # noqa: PLR0913  # every parameter is a flag
         calibration: Training split whose images set the ranges, such as cifar10:train.
         target: Int8 flavour to write; may be repeated. tensorrt brings its cpu-mirror along.
         out: Folder of the bundle; MODEL-int8 by default.
-        calibrator: How ranges are chosen: minmax or percentile:p=99.99.
+        calibrator: How ranges are chosen: minmax, moving-average, percentile:p=99.99, entropy or mse.
         calibration_samples: Images that calibration sees.
+        calibration_kind: Calibrate with clean images, adversarial ones (adv), or every other one adversarial (mix).
+        calibration_eps: Budget of those adversarial images.
+        weights: One weight scale for each output channel, or one for the whole tensor.
         keep_float: Layer to leave in float; may be repeated.
         check_samples: Further images on which each int8 file is compared with its twin.
         check_eps: Budget of the adversarial images among them.
@@ -79,6 +86,9 @@ def export_(  # noqa: PLR0913  # every parameter is a flag
         targets=target,
         calibrator=calibrator,
         calibration_samples=calibration_samples,
+        calibration_kind=calibration_kind,
+        calibration_eps=calibration_eps,
+        weights=weights,
         keep_float=keep_float,
         check_samples=check_samples,
         check_eps=check_eps,
