@@ -37,8 +37,8 @@ class BundleFile:
     """One file of a bundle.
 
     Attributes:
-        role: ``float`` is the parent, ``int8`` ships, ``evaluation`` stands for an int8 file where that cannot run,
-            ``plan`` was built on this machine.
+        role: ``float`` is the parent, ``int8`` ships, ``evaluation`` is the same int8 file with logits that are not
+            rounded (score attacks read them, it never ships), ``plan`` was built on this machine.
         target: Such as ``cpu`` or ``tensorrt``; ``""`` for the float file.
         path: Plain file name inside the bundle.
         size_bytes: Length of the file.

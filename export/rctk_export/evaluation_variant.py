@@ -1,13 +1,16 @@
 """The same int8 classifier with logits that are not rounded: for score attacks, never for shipping.
 
 A file whose logits pass through Q/DQ gives about two hundred distinct values. Ties and flat steps then starve query
-attacks and flatter the engine. The files that rctk writes leave their last layer in float already; files of other tools
-often do not.
+attacks and flatter the engine. Most files that rctk writes leave their last layer in float already; nets that end in a
+pooling and files of other tools often do not. Rounding never swaps two logits, so the variant names the same class
+wherever the shipped file has no tie.
+
+A last layer that is int8 inside but leaves in float needs no variant: taking the rounding of its input away as well
+changed the share of Square's proposals with an unchanged margin by nothing (12.4 % before and after on a small residual
+net, 500 images), and moved labels.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,33 +18,10 @@ import onnx
 
 from rctk_export.graph import Graph
 from rctk_export.input_spec import FloatNK
+from rctk_export.score_resolution import Resolution, score_resolution
 from rctk_kernels.errors import MismatchError
 
-
-class Resolution(NamedTuple):
-    """How finely an engine's logits are resolved on some images.
-
-    Attributes:
-        distinct: Distinct values over all logits.
-        values: Number of logits.
-        tied: Share of images whose two largest logits are equal.
-    """
-
-    distinct: int
-    values: int
-    tied: float
-
-
-def score_resolution(logits: FloatNK) -> Resolution:
-    """Measure the resolution of ``logits`` ``(N, K)``.
-
-    Example:
-        >>> score_resolution(np.array([[1.0, 1.0, 0.0], [2.0, 0.0, 0.0]], dtype=np.float32))
-        Resolution(distinct=3, values=6, tied=0.5)
-    """
-    top = np.sort(logits, axis=1)[:, -2:]
-    tied = float((top[:, 0] == top[:, -1]).mean()) if logits.shape[1] > 1 and len(logits) else 0.0
-    return Resolution(int(np.unique(logits).size), int(logits.size), tied)
+__all__ = ["Resolution", "check_same_labels", "score_resolution", "unrounded_logits"]
 
 
 def unrounded_logits(model: onnx.ModelProto) -> onnx.ModelProto | None:

@@ -25,6 +25,8 @@ from rctk_kernels.errors import GraphError
 INPUT, OUTPUT = "images", "logits"
 NOTES = "rctk.intake"
 """Key of the notes among the model's metadata."""
+ROUNDED = "which are rounded to pixels"
+"""In a note: the product feeds 8-bit pixels."""
 _KINDS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8}
 _PASSING = {"Cast", "Identity", "Transpose", "QuantizeLinear", "DequantizeLinear"}
 _SHAPING = {"Identity", "Cast", "Flatten", "Reshape", "Squeeze"}
@@ -217,7 +219,7 @@ def _read_pixels(model: ModelProto, spec: InputSpec, told: list[str]) -> None:
     model.graph.initializer.append(numpy_helper.from_array(np.asarray(1 / 255, np.float32), "rctk.pixel"))
     model.graph.initializer.append(numpy_helper.from_array(np.asarray(0, np.uint8), "rctk.black"))
     insert_behind_input(model, [Step("QuantizeLinear", ["rctk.pixel", "rctk.black"], "rctk.pixels")])
-    told.append("the uint8 input takes images in [0, 1], which are rounded to pixels")
+    told.append(f"the uint8 input takes images in [0, 1], {ROUNDED}")
 
 
 def _normalise(model: ModelProto, spec: InputSpec) -> None:

@@ -6,7 +6,7 @@ import importlib.util
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rctk.blame import blame
@@ -32,6 +32,8 @@ class Deployment:
         float: The float file, where there is one.
         deployed: The int8 file, or the bare file itself.
         bundle: The bundle, where it is one.
+        evaluation: The deployed file with logits that are not rounded, which score attacks read; None where its own
+            are not rounded, or where a bundle does not carry it.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Deployment:
     float: Source | None
     deployed: Source
     bundle: Bundle | None = None
+    evaluation: Source | None = None
 
     def need_float(self) -> Source:
         """Return the float file, or say how to give one."""
@@ -86,13 +89,15 @@ def open_deployment(
     if target is not None:
         raise OptionError(f"--target chooses a file of a bundle; {path.name} is a bare file")
     with tempfile.TemporaryDirectory(prefix="rctk-") as folder:
+        deployed = _bare(path, spec, Path(folder), "int8")
         yield Deployment(
             name=path.name,
             sha256=file_sha256(path),
-            input=spec,
+            input=deployed.input,
             classes=(),
             float=None if parent is None else _bare(parent, spec, Path(folder), "float"),
-            deployed=_bare(path, spec, Path(folder), "int8"),
+            deployed=deployed,
+            evaluation=_unrounded(deployed),
         )
 
 
@@ -109,7 +114,27 @@ def _from_bundle(bundle: Bundle, target: str | None) -> Deployment:
         float=bundle.source("float"),
         deployed=bundle.source("int8", chosen),
         bundle=bundle,
+        evaluation=bundle.source("evaluation", chosen) if _carries(bundle, chosen) else None,
     )
+
+
+def _carries(bundle: Bundle, target: str) -> bool:
+    return any((file.role, file.target) == ("evaluation", target) for file in bundle.files)
+
+
+def _unrounded(deployed: Source) -> Source | None:
+    """Make the evaluation variant of a prepared bare file; None where its logits are not rounded."""
+    if importlib.util.find_spec("onnx") is None:
+        return None
+    from rctk_export.evaluation_variant import unrounded_logits  # noqa: PLC0415  # only where onnx is installed
+    from rctk_export.onnx_files import load_onnx, save_onnx  # noqa: PLC0415
+
+    variant = unrounded_logits(load_onnx(deployed.path))
+    if variant is None:
+        return None
+    path = deployed.path.with_name(f"evaluation-{deployed.path.name}")
+    save_onnx(variant, path)
+    return replace(deployed, path=path)
 
 
 def _bare(path: Path, spec: InputSpec, folder: Path, role: str) -> Source:
@@ -122,12 +147,15 @@ def _bare(path: Path, spec: InputSpec, folder: Path, role: str) -> Source:
                 "`pip install 'rctk[host]'`, or export a bundle"
             )
         return Source(path=path, input=spec, role=role, sha256=digest)
-    from rctk_export.intake import prepare, strip_softmax  # noqa: PLC0415  # only where onnx is installed
+    from rctk_export.intake import ROUNDED, notes, prepare, strip_softmax  # noqa: PLC0415  # only where onnx is installed
     from rctk_export.onnx_files import load_onnx, save_onnx  # noqa: PLC0415
 
     prepared = folder / f"{role}-{path.name}"
     with blame(path):
-        save_onnx(strip_softmax(prepare(load_onnx(path), spec)), prepared)
+        ready = strip_softmax(prepare(load_onnx(path), spec))
+        save_onnx(ready, prepared)
+    if any(ROUNDED in note for note in notes(ready)):
+        spec = replace(spec, dtype="uint8")
     return Source(path=prepared, input=spec, role=role, sha256=digest)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, get_args
 
 from rctk.attacks import ATTACKS
+from rctk.attacks.attack import Predict
 from rctk.deployment import Deployment
 from rctk.evaluation.pairs import beside_float
+from rctk.evaluation.scores import Scored
 from rctk.evaluation.subjects import Subject
 from rctk_export.engine import Engine, Source
 from rctk_export.engines import ENGINES
@@ -43,7 +45,13 @@ def need_reference(attacks: Sequence[str]) -> bool:
 
 @contextmanager
 def open_forms(
-    deployment: Deployment, forms: Sequence[str], engine: str, *, gradients: bool = True, beside: bool = False
+    deployment: Deployment,
+    forms: Sequence[str],
+    engine: str,
+    *,
+    gradients: bool = True,
+    beside: bool = False,
+    look: Callable[[Subject], Subject] | None = None,
 ) -> Iterator[list[Subject]]:
     """Open each form once, for :func:`rctk.evaluation.suite.attack_subjects`.
 
@@ -57,11 +65,14 @@ def open_forms(
         gradients: Give the engine its twin, so that gradient attacks can be crafted for it. Query attacks do without,
             also where the twin knows too few operators.
         beside: Give every form another one as its reference, for attacks on their difference.
+        look: Sees every form before anything is built on it and returns it, or another in its place; see
+            :class:`rctk.evaluation.first_look.FirstLook`.
     """
     check_forms(forms, ensemble=True)
     with ExitStack() as stack:
         opener = _Opener(deployment, engine, stack, gradients=gradients)
         subjects = [getattr(opener, f"{form}_form")() for form in dict.fromkeys(forms) if form != ENSEMBLE]
+        subjects = subjects if look is None else [look(subject) for subject in subjects]
         if ENSEMBLE in forms:
             subjects.append(opener.ensemble_form(subjects))
         yield beside_float(subjects) if beside else subjects
@@ -86,7 +97,10 @@ class _Opener:
     def engine_form(self) -> Subject:
         opened = self._open(self.engine, self.deployment.deployed)
         model = getattr(opened, "module", None) or (self._twin().module if self.gradients else None)
-        return Subject(name="engine", predict=opened.predict, model=model)
+        predict: Predict = opened.predict
+        if self.deployment.evaluation is not None:
+            predict = Scored(predict, self._open(self.engine, self.deployment.evaluation).predict)
+        return Subject(name="engine", predict=predict, model=model)
 
     def ensemble_form(self, subjects: Sequence[Subject]) -> Subject:
         if not self.gradients:

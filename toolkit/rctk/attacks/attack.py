@@ -103,7 +103,7 @@ def require_norm(attack: Attack, threat: ThreatModel) -> None:
     if threat.norm not in norms(attack):
         known = " and ".join(norms(attack))
         raise AttackError(
-            f"{attack.name} runs in {known}, got {threat.norm}; take another attack or --norm {known[:4]}"
+            f"{attack.name} runs in {known}, got {threat.norm}; take another attack or --norm {norms(attack)[0]}"
         )
 
 

@@ -28,6 +28,7 @@ class PredictBeside:
 
     def __init__(self, predict: Predict, reference: Predict) -> None:
         self._predict, self.reference = predict, reference
+        self.scores: Predict | None = getattr(predict, "scores", None)
 
     def __call__(self, images: FloatNCHW) -> FloatNK:
         """Return the logits of the model under attack."""

@@ -12,6 +12,7 @@ from rctk_kernels.errors import RctkError
 
 FAMILIES = {
     "attacks": "rctk.attacks:ATTACKS",
+    "metrics": "rctk.metrics.measured:METRICS",
     "engines": "rctk_export.engines:ENGINES",
     "targets": "rctk_export.quantize:PLANNERS",
     "calibrators": "rctk.quantize:CALIBRATORS",
@@ -25,7 +26,7 @@ FAMILIES = {
 
 
 def list_(*families: str) -> None:
-    """List attacks, engines, targets, calibrators, steps, objectives, corruptions, stress tests, models and data sets.
+    """List attacks, metrics, engines, targets, calibrators, steps, objectives, stress tests, models and data sets.
 
     Example: rctk list attacks engines
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +22,7 @@ class Counted:
         queries: ``(N,)`` int64; queries about each image of the split.
         unbooked: Queries whose images an attack did not name.
         reference: What stands beside ``predict`` for attacks on differences, else None; it is not counted here.
+        scores: What score attacks read in its place, see :class:`rctk.evaluation.scores.Scored`, else None.
 
     Args:
         predict: Images in [0, 1] to logits.
@@ -32,6 +36,7 @@ class Counted:
         self.queries: npt.NDArray[np.int64] = np.zeros(samples, dtype=np.int64)
         self.unbooked = 0
         self.reference: Predict | None = getattr(predict, "reference", None)
+        self.scores: Predict | None = getattr(predict, "scores", None)
         self._predict = predict
         self.batch_size = batch_size
         self._group: Rows = np.arange(samples)
@@ -46,6 +51,16 @@ class Counted:
         """Say which images of the split, ``(n,)``, the positions in later calls of :meth:`book` refer to."""
         self._group, self._named = group, None
         return self
+
+    @contextmanager
+    def reading_scores(self) -> Iterator[None]:
+        """Ask ``scores``, where there is one, until the block ends; its answers count as queries too."""
+        own = self._predict
+        self._predict = self.scores or own
+        try:
+            yield
+        finally:
+            self._predict = own
 
     def book(self, rows: Rows) -> None:
         """Say which images of the group the next query is about."""

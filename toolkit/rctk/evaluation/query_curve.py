@@ -162,6 +162,10 @@ class _Watched:
         return norms(self.attack)
 
     @property
+    def labels_only(self) -> bool:
+        return bool(getattr(self.attack, "labels_only", False))
+
+    @property
     def passes(self) -> int:
         return self.attack.passes
 

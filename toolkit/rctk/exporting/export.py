@@ -13,6 +13,7 @@ import onnx
 from rctk.compress.step import Draft
 from rctk.data.split import Split
 from rctk.exporting.agreement import Agreement, measure_agreement
+from rctk.exporting.evaluation_file import Scores, measure_scores
 from rctk.exporting.files import MIRROR, Quantized, int8_files
 from rctk.exporting.float_model import FloatModel
 from rctk.machine import versions
@@ -139,7 +140,11 @@ def export_draft(  # noqa: PLR0913  # a draft, its parent, and what export_int8 
         with tempfile.TemporaryDirectory(prefix="rctk-") as folder, progress.stage("check", len(quantized)) as step:
             for item in quantized:
                 agreement = _checked(item, source, check, settings, Path(folder), progress)
-                writer.add("int8", item.target, serialize(item.model), {**item.facts, "agreement": agreement.as_dict()})
+                scores = _scores(item, source, check, Path(folder), progress)
+                found = {"agreement": agreement.as_dict(), "score_resolution": scores.resolution}
+                writer.add("int8", item.target, serialize(item.model), {**item.facts, **found})
+                if scores.variant is not None:
+                    writer.add("evaluation", item.target, scores.variant, scores.facts)
                 step(1)
         return writer.commit(
             name=out.name,
@@ -204,6 +209,15 @@ def _checked(  # one check needs the file, its images and where to put it
         if not settings.allow_mismatch:
             raise MismatchError(f"{text}; try --calibrator percentile, --keep-float LAYER, or pass --allow-mismatch")
         progress.note(f"{text} (allowed)")
+    return found
+
+
+def _scores(item: Quantized, source: FloatModel, check: Split, folder: Path, progress: Progress) -> Scores:
+    """Measure the logits' resolution, and make the evaluation variant of the file that :func:`_checked` wrote."""
+    file = Source(path=folder / f"{item.target}.onnx", input=source.input, role="int8", target=item.target)
+    found = measure_scores(item.model, file, check.images, optimize=item.target != "tensorrt")
+    if found.problem:
+        progress.note(f"no evaluation variant for {item.target}: {found.problem}")
     return found
 
 

@@ -36,15 +36,26 @@ class Perturbation(NamedTuple):
 
 def perturbation(result: AttackResult) -> Perturbation:
     """Summarise what one attack did; under a fixed budget sizes say little, see :func:`median_norm`."""
-    attacked, broken = result.clean, result.clean & ~result.robust
+    return perturbation_of(result.clean, result.robust, result.linf, result.l2, result.queries)
+
+
+def perturbation_of(
+    clean: Flags,
+    robust: Flags,
+    linf: npt.NDArray[np.float32],
+    l2: npt.NDArray[np.float32],
+    queries: npt.NDArray[np.int64],
+) -> Perturbation:
+    """Summarise sizes ``linf`` and ``l2`` and ``queries``, all ``(N,)``, over the images that broke."""
+    broken = clean & ~robust
     return Perturbation(
-        success=float(broken.sum() / attacked.sum()) if attacked.any() else None,
-        mean_l2=_mean(result.l2[broken]),
-        median_l2=_median(result.l2[broken]),
-        mean_linf=_mean(result.linf[broken]),
-        median_linf=_median(result.linf[broken]),
-        mean_queries=_mean(result.queries[attacked]),
-        median_queries=_median(result.queries[broken]),
+        success=float(broken.sum() / clean.sum()) if clean.any() else None,
+        mean_l2=_mean(l2[broken]),
+        median_l2=_median(l2[broken]),
+        mean_linf=_mean(linf[broken]),
+        median_linf=_median(linf[broken]),
+        mean_queries=_mean(queries[clean]),
+        median_queries=_median(queries[broken]),
     )
 
 
