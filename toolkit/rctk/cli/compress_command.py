@@ -9,31 +9,29 @@ from cyclopts import Parameter
 
 from rctk.checkpoint import load_model, save_checkpoint
 from rctk.cli.console import Bars, share, size, table
-from rctk.cli.flags import DataFlags, ModelFlags, RecordFlags, Repeated
+from rctk.cli.flags import DataFlags, ModelFlags, RecordFlags
 from rctk.cli.places import check_file, check_folder
+from rctk.cli.recipe_flags import RecipeFlags
 from rctk.compress.apply import apply_recipe
 from rctk.compress.figures import Figures, figures
 from rctk.compress.images import read_images
-from rctk.compress.recipe import read_recipe
 from rctk.compress.step import Context
 from rctk.machine import machine_facts, versions
 from rctk.records import Record
 from rctk_kernels.errors import OptionError
 
 NO_MODEL_FLAGS = ModelFlags()
+NO_RECIPE_FLAGS = RecipeFlags()
 NO_RECORD_FLAGS = RecordFlags()
 
 
-def compress_(  # noqa: PLR0913  # every parameter is a flag
+def compress_(  # every parameter is a flag
     model: Path,
     /,
     *,
     data: DataFlags,
     out: Annotated[Path, Parameter(name=("--out", "-o"))],
-    recipe: Path | None = None,
-    step: Annotated[tuple[str, ...], Repeated] = (),
-    validation: str | None = None,
-    work: Path | None = None,
+    recipe: RecipeFlags = NO_RECIPE_FLAGS,
     records: Path = NO_RECORD_FLAGS.out,
     flags: ModelFlags = NO_MODEL_FLAGS,
 ) -> None:
@@ -48,26 +46,22 @@ def compress_(  # noqa: PLR0913  # every parameter is a flag
         model: The model file.
         data: Images that the steps learn from.
         out: Checkpoint file.
-        recipe: YAML file with a list of step:key=value; see `rctk list steps`.
-        step: One step as step:key=value,key=value instead of a recipe; may be repeated.
-        validation: Images that choose and judge; a tenth of the training images by default.
-        work: Folder for finished steps; OUT-steps by default.
+        recipe: The steps.
         records: Folder whose records.jsonl the result is appended to.
         flags: How to read the model file.
     """
-    steps = read_recipe(recipe, step)
+    steps = recipe.read()
     if steps is None:
         raise OptionError("rctk compress needs --recipe FILE or --step step:key=value; see `rctk list steps`")
     steps.need_module_only()
     _check_out(out, model)
-    folder = work or out.with_name(f"{out.stem}-steps")
-    check_folder(folder, "--work")
+    folder = recipe.folder(out)
     check_folder(records, "--records")
     source = load_model(
         model, arch=flags.arch, input=flags.spec(), classes=flags.classes, trust_pickle=flags.trust_pickle
     )
     images = read_images(
-        data.data, validation, input=source.input, samples=data.samples, seed=data.seed, download=data.download
+        data.data, recipe.validation, input=source.input, samples=data.samples, seed=data.seed, download=data.download
     )
     context = Context(
         train=images.train,

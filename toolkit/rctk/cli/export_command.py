@@ -7,19 +7,27 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from rctk.checkpoint import LoadedModel, load_model
 from rctk.cli.console import Bars, share, size, table
-from rctk.cli.flags import Fraction, ModelFlags, RecordFlags, Repeated, Switch, Whole
+from rctk.cli.flags import Fraction, ModelFlags, RecordFlags, Repeated, Switch, Whole, whole
 from rctk.cli.places import check_folder
-from rctk.data import read_split
+from rctk.cli.recipe_flags import RecipeFlags
+from rctk.compress.images import read_images
+from rctk.compress.step import Context
+from rctk.data import Split, read_split
+from rctk.exporting.by_recipe import export_by_recipe
 from rctk.exporting.export import ExportSettings, export_int8
-from rctk.exporting.float_model import read_float_model
+from rctk.exporting.float_model import FloatModel, read_float_model
 from rctk.machine import machine_facts, versions
+from rctk.progress import Progress
 from rctk.quantize.calibrate import Kind
 from rctk.records import Record
 from rctk_export.bundle import Bundle
 from rctk_export.bundle_writer import BundleWriter
+from rctk_export.input_spec import InputSpec
 
 NO_MODEL_FLAGS = ModelFlags()
+NO_RECIPE_FLAGS = RecipeFlags()
 NO_RECORD_FLAGS = RecordFlags()
 
 
@@ -44,10 +52,16 @@ def export_(  # noqa: PLR0913  # every parameter is a flag
     force: Switch = False,
     download: Switch = False,
     seed: Whole = ExportSettings.seed,
+    recipe: RecipeFlags = NO_RECIPE_FLAGS,
+    data: str | None = None,
+    samples: Annotated[int | None, Parameter(converter=whole)] = None,
     records: Path = NO_RECORD_FLAGS.out,
     flags: ModelFlags = NO_MODEL_FLAGS,
 ) -> None:
     """Compress a classifier to int8 and write a bundle.
+
+    With --recipe or --step the torch module is pruned, trained or distilled first, then captured, and steps on its
+    graph decide how it is quantized. After Ctrl-C the same command goes on behind the last finished step of the module.
 
     MODEL is an rctk checkpoint, a state dict (with --arch), TorchScript, a torch.export .pt2, safetensors, or a float
     .onnx. TorchScript, .pt2 and --arch FILE.py run code: use files you trust.
@@ -73,6 +87,9 @@ def export_(  # noqa: PLR0913  # every parameter is a flag
         force: Replace an earlier bundle.
         download: Fetch a public data set that is not there yet.
         seed: Draws the calibration images.
+        recipe: The steps.
+        data: Images that steps learn from; those of --calibration by default.
+        samples: Use so many of them, drawn with classes in proportion; all by default.
         records: Folder whose records.jsonl the result is appended to.
         flags: How to read the model file.
     """
@@ -96,14 +113,27 @@ def export_(  # noqa: PLR0913  # every parameter is a flag
         allow_mismatch=allow_mismatch,
         seed=seed,
     )
-    with progress.stage("capture", 1) as step:
-        source = read_float_model(
-            model, arch=flags.arch, input=flags.spec(), classes=flags.classes, trust_pickle=flags.trust_pickle
+    steps = recipe.read()
+    if steps is None:
+        source = _captured(model, flags, progress)
+        split = _calibration(calibration, settings, source.input, download=download)
+        bundle = export_int8(source, split, folder, settings, force=force, progress=progress)
+    else:
+        work = recipe.folder(folder)
+        read = _captured(model, flags, progress) if model.suffix == ".onnx" else _loaded(model, flags)
+        images = read_images(
+            data or calibration, recipe.validation, input=read.input, samples=samples, seed=seed, download=download
         )
-        step(1)
-    wanted = calibration_samples + check_samples
-    split = read_split(calibration, samples=wanted, seed=seed, input=source.input, download=download)
-    bundle = export_int8(source, split, folder, settings, force=force, progress=progress)
+        context = Context(
+            train=images.train,
+            validation=images.validation,
+            input=read.input,
+            seed=seed,
+            progress=progress,
+            folder=work,
+        )
+        split = images.train if data is None else _calibration(calibration, settings, read.input, download=download)
+        bundle = export_by_recipe(read, steps, context, split, folder, settings, force=force)
     _show(bundle)
     Record.of(
         "export",
@@ -113,6 +143,26 @@ def export_(  # noqa: PLR0913  # every parameter is a flag
         machine=machine_facts(),
         versions=versions(),
     ).append_to(records)
+
+
+def _loaded(model: Path, flags: ModelFlags) -> LoadedModel:
+    return load_model(
+        model, arch=flags.arch, input=flags.spec(), classes=flags.classes, trust_pickle=flags.trust_pickle
+    )
+
+
+def _captured(model: Path, flags: ModelFlags, progress: Progress) -> FloatModel:
+    with progress.stage("capture", 1) as step:
+        source = read_float_model(
+            model, arch=flags.arch, input=flags.spec(), classes=flags.classes, trust_pickle=flags.trust_pickle
+        )
+        step(1)
+    return source
+
+
+def _calibration(name: str, settings: ExportSettings, spec: InputSpec, *, download: bool) -> Split:
+    wanted = settings.calibration_samples + settings.check_samples
+    return read_split(name, samples=wanted, seed=settings.seed, input=spec, download=download)
 
 
 def _file_values(bundle: Bundle, role: str, target: str) -> dict[str, object]:

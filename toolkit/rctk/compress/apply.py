@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import cast
 
 from rctk.checkpoint import LoadedModel
-from rctk.compress.kept import Kept, first_key, next_key, save_compressed
+from rctk.compress.kept import Kept, first_key, graph_key, next_key, save_compressed
 from rctk.compress.recipe import Named, Recipe
 from rctk.compress.step import Context, Draft, GraphStep, ModuleStep
+from rctk.prune.zeros import hold_zeros
 from rctk_kernels.errors import ModelError
 
 
@@ -41,9 +42,14 @@ def apply_recipe(model: LoadedModel, recipe: Recipe, context: Context) -> Loaded
 
 def apply_graph_steps(draft: Draft, recipe: Recipe, context: Context) -> Draft:
     """Run the graph steps on a captured model; ``draft`` stays as it is."""
+    key = graph_key(draft, context)
     for number, named in enumerate(recipe.graph_steps, start=len(recipe.module_steps) + 1):
+        key = next_key(key, named)
         _announce(context, recipe, number)
-        draft = cast("GraphStep", named.step)(draft, context)
+        scratch = Kept(folder=context.folder).scratch(number, named, key) if context.folder else None
+        draft = cast("GraphStep", named.step)(draft, replace(context, folder=scratch))
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
     return draft
 
 
@@ -65,6 +71,7 @@ def _run(model: LoadedModel, recipe: Recipe, context: Context, kept: Kept) -> Lo
 
 
 def _changed(model: LoadedModel, named: Named, context: Context) -> LoadedModel:
+    hold_zeros(model.module)  # 2:4 zeros of an earlier step stay; the hooks that keep them are in no checkpoint
     module = cast("ModuleStep", named.step)(model.module, context)
     return replace(model, module=module.cpu().eval())
 

@@ -13,7 +13,7 @@ import torch
 
 from rctk.checkpoint import LoadedModel, load_model, save_checkpoint
 from rctk.compress.recipe import Named
-from rctk.compress.step import Context
+from rctk.compress.step import Context, Draft
 from rctk.machine import versions
 from rctk.model_io.contents import read_contents
 from rctk.model_io.files import sha256_of
@@ -32,13 +32,25 @@ def first_key(model: LoadedModel, context: Context) -> str:
         "arch": model.arch,
         "input": model.input.as_dict(),
         "classes": model.classes,
+        "files": _files([model.arch.removeprefix(PREFIX).rpartition(":")[0]]),
+    }
+    return _hash({**facts, **_conditions(context)})
+
+
+def graph_key(draft: Draft, context: Context) -> str:
+    """Return the same for a captured model."""
+    graph = hashlib.sha256(draft.model.SerializeToString(deterministic=True)).hexdigest()
+    settings = [draft.form, draft.calibrator, str(draft.images), draft.keep_float, str(draft.formats)]
+    return _hash({"graph": graph, "settings": settings, **_conditions(context)})
+
+
+def _conditions(context: Context) -> dict[str, Any]:
+    return {
         "train": context.train.fingerprint,
         "validation": context.validation.fingerprint,
         "seed": context.seed,
         "versions": {name: versions().get(name) for name in ("rctk", "torch")},
-        "files": _files([model.arch.removeprefix(PREFIX).rpartition(":")[0]]),
     }
-    return _hash(facts)
 
 
 def next_key(key: str, named: Named) -> str:

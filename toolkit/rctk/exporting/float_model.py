@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from rctk.blame import blame
-from rctk.checkpoint import load_model
+from rctk.checkpoint import LoadedModel, load_model
 from rctk_export.capture import capture, compare_outputs, run_onnx
 from rctk_export.input_spec import InputSpec
 from rctk_export.intake import output_classes, prepare, strip_softmax
@@ -59,12 +59,16 @@ def read_float_model(
     """
     if path.suffix == ".onnx":
         return _from_onnx(path, input)
-    loaded = load_model(path, arch=arch, input=input, classes=classes, trust_pickle=trust_pickle)
+    return captured(load_model(path, arch=arch, input=input, classes=classes, trust_pickle=trust_pickle))
+
+
+def captured(model: LoadedModel) -> FloatModel:
+    """Return the graph of a torch model; :class:`ModelError` where it cannot be captured."""
     return FloatModel(
-        model=capture(loaded.module, loaded.input),
-        input=loaded.input,
-        classes=loaded.classes,
-        origin={"source": path.name, "sha256": loaded.sha256, "arch": loaded.arch, "form": loaded.form},
+        model=capture(model.module, model.input),
+        input=model.input,
+        classes=model.classes,
+        origin={"source": Path(model.source).name, "sha256": model.sha256, "arch": model.arch, "form": model.form},
     )
 
 

@@ -1,0 +1,125 @@
+"""``rctk compress`` and ``rctk export`` with the steps of a recipe."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from rctk.checkpoint import load_model
+from rctk.compress import STEPS
+
+PRUNE = "prune.depgraph:criterion=l1,ratio=0.3,by=params"
+DATA = ("--data", "digits:train", "--samples", "200")
+
+
+def last_record(folder):
+    return json.loads((folder / "records.jsonl").read_text().splitlines()[-1])
+
+
+def weights(path):
+    return load_model(path).module.state_dict()
+
+
+def same(first, second):
+    one, two = weights(first), weights(second)
+    return all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_a_pruned_checkpoint_can_be_exported(rctk, tmp_path, checkpoint):
+    done = rctk("compress", checkpoint, *DATA, "--step", PRUNE, "-o", "small/net.pt")
+    assert done.code == 0, done.err
+    assert "step 1 of 1: prune.depgraph(criterion='l1', ratio=0.3" in done.err
+    assert "clean, 20 of digits:train" in done.out
+    small = load_model(tmp_path / "small" / "net.pt")
+    assert small.arch == "pruned:digits-cnn"
+    assert small.extra["parent"]["source"] == "digits.pt"
+    assert [step["step"] for step in small.extra["recipe"]] == ["prune.depgraph"]
+    record = last_record(tmp_path / "runs")
+    assert record["kind"] == "compress"
+    assert record["values"]["before"]["parameters"] == 76522
+    counted = sum(value.numel() for value in small.module.parameters())
+    assert record["values"]["after"]["parameters"] == counted < 0.7 * 76522
+    assert f"{counted:,}" in done.out
+    assert record["values"]["after"]["samples"] == 20
+    assert record["settings"]["recipe"][0]["ratio"] == 0.3
+    assert done.out.endswith("next: rctk export --int8 small/net.pt --calibration SET:train\n")
+    few = ("--calibration-samples", "64", "--check-samples", "32", "--target", "cpu", "--allow-mismatch")
+    done = rctk("export", "small/net.pt", "--calibration", "digits:train", *few)
+    assert done.code == 0, done.err
+
+
+def test_a_recipe_file_says_the_same_as_steps(rctk, tmp_path, checkpoint):
+    (tmp_path / "r.yaml").write_text("- prune.depgraph: {criterion: l1, ratio: 0.3, by: params}\n")
+    one = rctk("compress", checkpoint, *DATA, "--step", PRUNE, "-o", "one.pt")
+    two = rctk("compress", checkpoint, *DATA, "--recipe", "r.yaml", "-o", "two.pt", "--work", "one-steps")
+    assert (one.code, two.code) == (0, 0), two.err
+    assert "(kept from an earlier run)" in two.err
+    assert same(tmp_path / "one.pt", tmp_path / "two.pt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "rctk compress needs --recipe FILE or --step"),
+        (("--step", "prune.depgraf"), "step 1 of --step: unknown step 'prune.depgraf'; did you mean 'prune.depgraph'"),
+        (("--step", PRUNE, "--recipe", "r.yaml"), "put all of them into one of the two"),
+        (("--recipe", "r.yaml"), "cannot read the recipe r.yaml: No such file"),
+        (("--step", "prune.depgraph:ratio=2"), "ratio"),
+        (("--step", PRUNE, "--validation", "digits:nothing"), "digits"),
+        (("--step", PRUNE, "-o", "small.onnx"), "a checkpoint ends in .pt or .safetensors"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_runs(rctk, tmp_path, checkpoint, arguments, message):
+    out = () if "-o" in arguments else ("-o", "small.pt")
+    done = rctk("compress", checkpoint, *DATA, *arguments, *out)
+    assert message in done.refusal
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_model_is_not_overwritten(rctk, checkpoint):
+    before = checkpoint.read_bytes()
+    done = rctk("compress", checkpoint, *DATA, "--step", PRUNE, "-o", checkpoint)
+    assert "is the model itself" in done.refusal
+    assert checkpoint.read_bytes() == before
+
+
+def test_steps_are_listed_with_one_line_each(rctk):
+    done = rctk("list", "steps")
+    assert done.code == 0
+    rows = [line.split(maxsplit=1) for line in done.out.splitlines()[3:] if line.strip()]
+    assert [name for name, _ in rows] == STEPS.names()
+    assert all(about[0].isupper() and about.rstrip().endswith((".", ":")) for _, about in rows), done.out
+
+
+FEW = ("--calibration-samples", "64", "--check-samples", "32", "--target", "cpu", "--allow-mismatch")
+
+
+def test_an_export_runs_the_steps_first_and_its_manifest_says_so(rctk, tmp_path, checkpoint):
+    arguments = ("export", checkpoint, "--calibration", "digits:train", "--samples", "200", *FEW)
+    done = rctk(*arguments, "--step", PRUNE, "-o", "small")
+    assert done.code == 0, done.err
+    model = json.loads((tmp_path / "small" / "manifest.json").read_text())["model"]
+    assert model["source"] == "digits.pt"
+    assert model["sha256"] == load_model(checkpoint).sha256
+    assert model["arch"] == "pruned:digits-cnn"
+    assert [(step["step"], step["ratio"]) for step in model["recipe"]] == [("prune.depgraph", 0.3)]
+    assert model["before"]["parameters"] == 76522
+    assert model["after"]["parameters"] < 0.7 * 76522
+    assert last_record(tmp_path / "runs")["settings"]["recipe"] == model["recipe"]
+    dense = rctk(*[each for each in arguments if each not in {"--samples", "200"}], "-o", "dense")
+    assert dense.code == 0, dense.err
+    sizes = [(tmp_path / name / "int8-cpu.onnx").stat().st_size for name in ("small", "dense")]
+    assert sizes[0] < 0.75 * sizes[1]
+    again = rctk(*arguments, "--step", PRUNE, "-o", "again", "--work", "small-steps")
+    assert "(kept from an earlier run)" in again.err
+    assert (tmp_path / "again" / "float.onnx").read_bytes() == (tmp_path / "small" / "float.onnx").read_bytes()
+
+
+def test_a_graph_takes_no_module_steps(rctk, tmp_path, float_onnx):
+    arguments = ("export", float_onnx, "--input", "1x8x8", "--calibration", "digits:train", *FEW, "-o", "out")
+    assert (
+        "prune.depgraph changes a torch module, and float.onnx is a graph" in rctk(*arguments, "--step", PRUNE).refusal
+    )
+    assert list(tmp_path.iterdir()) == []
