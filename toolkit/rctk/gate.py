@@ -77,6 +77,8 @@ class Comparison:
     clean: Gate
     robust: Gate
     max_drop: float
+    disbelief: str = ""
+    """Why the robust accuracies are not to be believed, where the masking audit found so; then nothing holds."""
 
     @property
     def gates(self) -> tuple[Gate, Gate]:
@@ -90,7 +92,9 @@ class Comparison:
 
     @property
     def outcome(self) -> Outcome:
-        """The worse of the two outcomes."""
+        """The worse of the two outcomes; ``does not hold`` where the robust accuracies are not to be believed."""
+        if self.disbelief:
+            return "does not hold"
         return next(outcome for outcome in EXIT_CODES if outcome in {gate.verdict.outcome for gate in self.gates})
 
     @property
@@ -105,6 +109,7 @@ class Comparison:
             "max_drop": self.max_drop,
             "outcome": self.outcome,
             "exit_code": self.exit_code,
+            "disbelief": self.disbelief,
             "clean": self.clean.as_dict(),
             "robust": self.robust.as_dict(),
         }

@@ -39,6 +39,7 @@ def text_lines(comparison: Comparison) -> list[str]:
         ]
     return [
         *lines,
+        *([comparison.disbelief] if comparison.disbelief else []),
         f"{comparison.outcome} ({comparison.samples:,} samples, allowed drop {_share(comparison.max_drop)})",
     ]
 
@@ -60,21 +61,22 @@ def markdown_summary(comparison: Comparison, subject: str = "") -> str:
             "",
             *sentences,
             *notes,
+            *([f"- **{markdown(comparison.disbelief)}**"] if comparison.disbelief else []),
             "",
         ]
     )
 
 
 def junit_xml(comparison: Comparison, subject: str = "") -> str:
-    """Return JUnit XML with one test case per gate.
+    """Return JUnit XML with one test case per gate, and one for a masking audit that fails.
 
     ``does not hold`` is a failure; ``not enough samples`` is an error, so that no runner counts it as passed, and none
     takes it for a measured drop.
     """
     words = [gate.verdict.outcome for gate in comparison.gates]
     counts = {
-        "tests": str(len(words)),
-        "failures": str(words.count("does not hold")),
+        "tests": str(len(words) + bool(comparison.disbelief)),
+        "failures": str(words.count("does not hold") + bool(comparison.disbelief)),
         "errors": str(words.count("not enough samples")),
         "skipped": "0",
     }
@@ -87,6 +89,9 @@ def junit_xml(comparison: Comparison, subject: str = "") -> str:
         if tag:
             kind = gate.verdict.outcome.replace(" ", "-")
             ET.SubElement(case, tag, {"type": kind, "message": verdict_sentence(gate)})
+    if comparison.disbelief:
+        case = ET.SubElement(suite, "testcase", {"classname": "rctk.compare", "name": "gradients are not masked"})
+        ET.SubElement(case, "failure", {"type": "masking-audit", "message": text(comparison.disbelief, 500)})
     ET.SubElement(suite, "system-out").text = "\n".join(text_lines(comparison))
     ET.indent(root)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'

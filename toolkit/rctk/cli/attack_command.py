@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
+from rctk.cli.attack_extras import check_extras, extras, fed, measure, settings_of, show
 from rctk.cli.attack_records import ATTACK_COLUMNS, WORST_COLUMNS, append_attacks, attack_rows, worst_rows
 from rctk.cli.console import Bars, table
 from rctk.cli.flags import DataFlags, GridFlags, InputFlags, RecordFlags, Repeated, Whole
-from rctk.cli.protocol_runs import Preset, chosen, journal_of, tier_table
+from rctk.cli.protocol_runs import chosen, protocol_run, show_protocol
 from rctk.cli.words import ratio
 from rctk.data import read_split
 from rctk.deployment import open_deployment
+from rctk.evaluation.first_look import FirstLook
+from rctk.evaluation.repeats import repeated
 from rctk.evaluation.suite import attack_subjects
 from rctk.forms import check_forms, need_gradients, need_reference, open_forms
 
@@ -29,12 +32,14 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
     *,
     data: DataFlags,
     attack: Annotated[tuple[str, ...], Repeated] = ("apgd-ce",),
-    protocol: Preset | None = None,
+    protocol: str | None = None,
     on: Annotated[tuple[str, ...], Repeated] = ("engine",),
     engine: str = "onnxruntime",
     target: str | None = None,
     parent: Annotated[Path | None, Parameter(name="--float")] = None,
     cross: bool = True,
+    repeats: Whole = 1,
+    metric: Annotated[tuple[str, ...], Repeated] = (),
     batch_size: Whole = 64,
     threat: GridFlags = NO_THREAT_FLAGS,
     flags: InputFlags = NO_INPUT_FLAGS,
@@ -52,14 +57,17 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
         path: Bundle folder or .onnx file.
         data: Images.
         attack: Attack with settings, such as square:queries=1000; may be repeated. See `rctk list attacks`.
-        protocol: A fixed set of attacks in tiers instead of --attack: quick, standard or full. It can be stopped, and
-            the same command goes on.
+        protocol: A fixed set of attacks in tiers instead of --attack, with the masking audit: quick, standard or full;
+            deployed is the standard one. The float parent takes part. It can be stopped, and the same command goes on.
         on: What to attack: float, twin or engine; may be repeated. With ensemble, gradient attacks are also crafted on
             the mean of all forms named.
         engine: Engine that runs the deployed file, such as onnxruntime:threads=2.
         target: Which int8 file of the bundle.
         parent: Float .onnx of a bare int8 file.
         cross: Try every candidate on all forms.
+        repeats: Run with so many seeds, from --seed on; the worst case per image counts, the spread is told.
+        metric: Measure also r2, r-inf, distance:attack=fmn or clever:images=10; may be repeated. See `rctk list
+            metrics`.
         batch_size: Most images in one pass.
         threat: Budget.
         flags: Input of a bare file.
@@ -67,34 +75,61 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
     """
     check_forms(on, ensemble=True)
     preset, attacks = chosen(protocol, attack)
-    budget, folder, gradients = threat.model(), records.checked(), need_gradients(attacks)
+    budget, folder = threat.model(), records.checked()
+    gradients = check_extras(metric, repeats, protocol) or need_gradients(attacks)
     with open_deployment(path, target=target, spec=flags.spec(), parent=parent) as deployment:
         split = read_split(
             data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download
         )
-        journal = journal_of(folder, deployment, split, budget, data.seed) if preset is not None else None
-        pairs = need_reference(attacks)
-        with open_forms(deployment, on, engine, gradients=gradients, beside=pairs) as subjects:
-            result = attack_subjects(
-                subjects,
+        found, journal, spreads, measured = None, None, {}, {}
+        look = FirstLook(split, batch_size, deployment.classes)
+        budget = fed(budget, deployment, look, rounded=threat.rounded)
+        if preset is not None:
+            found, journal = protocol_run(
+                deployment,
                 split,
-                attacks,
-                budget,
-                seed=data.seed,
+                preset,
+                on=on,
+                engine=engine,
+                data=data,
+                threat=threat,
                 batch_size=batch_size,
                 cross=cross,
-                rounded=threat.rounded,
-                progress=Bars(),
-                journal=journal,
+                folder=folder,
             )
-        settings = {**asdict(budget), "data": split.name, "fingerprint": split.fingerprint, "engine": engine}
-        append_attacks(result, deployment, {**settings, **result.settings}, folder)
+            result = found.suite
+        else:
+            pairs = need_reference(attacks)
+            with open_forms(deployment, on, engine, gradients=gradients, beside=pairs, look=look) as subjects:
+                result, spreads = repeated(
+                    lambda seed: attack_subjects(
+                        subjects,
+                        split,
+                        attacks,
+                        budget,
+                        seed=seed,
+                        batch_size=batch_size,
+                        cross=cross,
+                        rounded=threat.rounded,
+                        progress=Bars(),
+                    ),
+                    data.seed,
+                    repeats,
+                )
+                measured = measure(
+                    metric, subjects, split, budget, seed=data.seed, batch_size=batch_size, progress=Bars()
+                )
+        result = replace(result, notes=(*look.notes, *result.notes))
+        extra = extras(result, split, look, spreads, measured)
+        settings = {**settings_of(budget, split, engine), **result.settings}
+        append_attacks(result, deployment, settings, folder, found, extra)
     title = f"{deployment.name} on {len(split)} images of {split.name}, {budget.norm} eps {ratio(budget.eps)}"
     table(title, ATTACK_COLUMNS, attack_rows(result))
     print()
     table("accuracy under all of them, worst case per image", WORST_COLUMNS, worst_rows(result))
-    if preset is not None and journal is not None:
-        tier_table(result, preset)
+    show(extra, spreads, measured)
+    if found is not None and journal is not None:
+        show_protocol(found)
         journal.forget()
     for note in result.notes:
         print(f"note: {note}")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rctk.cli.console import share
 from rctk.deployment import Deployment
+from rctk.evaluation.protocol_result import ProtocolResult
 from rctk.evaluation.subjects import EIGHT_BIT
 from rctk.evaluation.suite import SuiteResult
 from rctk.machine import machine_facts, versions
@@ -52,11 +54,23 @@ def _interval(count: int, samples: int) -> str:
     return f"{share(count / samples)} ({share(low)} to {share(high)})"
 
 
-def append_attacks(result: SuiteResult, deployment: Deployment, settings: Mapping[str, Any], folder: Path) -> None:
-    """Append one record for each subject: its robust accuracy under all attacks, and under each."""
+def append_attacks(
+    result: SuiteResult,
+    deployment: Deployment,
+    settings: Mapping[str, Any],
+    folder: Path,
+    protocol: ProtocolResult | None = None,
+    extra: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> None:
+    """Append one record for each subject: its robust accuracy under all attacks, under each, and tier by tier.
+
+    ``extra`` holds further values by subject.
+    """
     facts, software = machine_facts(), versions()
     for name in result.clean:
         values, form = _values(result, name), name.removesuffix(EIGHT_BIT)
+        values |= extra.get(name, {})
+        values |= {} if protocol is None else {"protocol": protocol.as_dict(name)}
         subject = {
             "name": deployment.name,
             "sha256": deployment.sha256,
@@ -65,7 +79,10 @@ def append_attacks(result: SuiteResult, deployment: Deployment, settings: Mappin
             "engine": settings["engine"] if form == "engine" else form,
         }
         attacks = " + ".join(settings["attacks"])
-        own = {**settings, "attack": attacks, "crafted_on": "all"} | ({"grid": "uint8"} if form != name else {})
+        preset = {} if protocol is None else {"protocol": protocol.protocol.name}
+        own = {**settings, **preset, "attack": attacks, "crafted_on": "all"} | (
+            {"grid": "uint8"} if form != name else {}
+        )
         Record.of("attack", subject, own, values, machine=facts, versions=software).append_to(folder)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from rctk.cli.attack_records import WORST_COLUMNS, worst_rows
 from rctk.cli.console import Bars, table
 from rctk.cli.flags import DataFlags, Fraction, GridFlags, InputFlags, RecordFlags, Repeated, Switch, Whole
 from rctk.cli.places import check_file
-from rctk.cli.protocol_runs import Preset, chosen, journal_of, tier_table
+from rctk.cli.protocol_runs import chosen, protocol_run, show_protocol
 from rctk.data import read_split
 from rctk.deployment import open_deployment
 from rctk.evaluation.subjects import eight_bit
@@ -41,7 +41,7 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
     max_drop: Fraction = 0.02,
     plan: Switch = False,
     attack: Annotated[tuple[str, ...], Repeated] = DEFAULT_ATTACKS,
-    protocol: Preset | None = None,
+    protocol: str | None = None,
     engine: str = "onnxruntime",
     target: str | None = None,
     parent: Annotated[Path | None, Parameter(name="--float")] = None,
@@ -67,8 +67,9 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
         max_drop: Largest allowed drop, a share; choose it before you look at the result.
         plan: Only say how many images this drop needs, and whether --samples are enough; nothing is run.
         attack: Attack with settings; may be repeated.
-        protocol: A fixed set of attacks in tiers instead of --attack: quick, standard or full. It can be stopped, and
-            the same command goes on.
+        protocol: A fixed set of attacks in tiers instead of --attack, with the masking audit, which a gate does not
+            hold without: quick, standard or full; deployed is the standard one. It can be stopped, and the same command
+            goes on.
         engine: Engine that runs the deployed file.
         target: Which int8 file of the bundle.
         parent: Float .onnx of a bare int8 file.
@@ -93,21 +94,37 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
         split = read_split(
             data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download
         )
-        pairs = need_reference(attacks)
-        with open_forms(deployment, ("float", "engine"), engine, gradients=gradients, beside=pairs) as subjects:
-            journal = journal_of(folder, deployment, split, budget, data.seed) if preset is not None else None
-            result = attack_subjects(
-                subjects,
+        found, journal = None, None
+        if preset is not None:
+            deployment.need_float()
+            found, journal = protocol_run(
+                deployment,
                 split,
-                attacks,
-                budget,
-                seed=data.seed,
+                preset,
+                on=("float", "engine"),
+                engine=engine,
+                data=data,
+                threat=threat,
                 batch_size=batch_size,
-                rounded=threat.rounded,
-                progress=Bars(),
-                journal=journal,
+                cross=True,
+                folder=folder,
             )
-    comparison = _gates(result, max_drop, rounded=threat.rounded)
+            result = found.suite
+        else:
+            pairs = need_reference(attacks)
+            with open_forms(deployment, ("float", "engine"), engine, gradients=gradients, beside=pairs) as subjects:
+                result = attack_subjects(
+                    subjects,
+                    split,
+                    attacks,
+                    budget,
+                    seed=data.seed,
+                    batch_size=batch_size,
+                    rounded=threat.rounded,
+                    progress=Bars(),
+                )
+    disbelief = "" if found is None else found.disbelief()
+    comparison = replace(_gates(result, max_drop, rounded=threat.rounded), disbelief=disbelief)
     subject = {
         "name": deployment.name,
         "sha256": deployment.sha256,
@@ -117,6 +134,9 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
     settings = {**asdict(budget), **result.settings, "data": split.name, "fingerprint": split.fingerprint}
     own = {**settings, "samples": len(split), "max_drop": max_drop}
     values = comparison.as_dict()
+    if found is not None:
+        own["protocol"] = found.protocol.name
+        values["protocol"] = {name: found.as_dict(name) for name in result.clean}
     if threat.rounded:
         own["grid"] = "uint8"
         values["float_valued"] = _gates(result, max_drop, rounded=False).as_dict()
@@ -134,8 +154,8 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
         print(line)
     if threat.rounded:
         table("the gate is on 8-bit pixels; side by side", WORST_COLUMNS, worst_rows(result))
-    if preset is not None and journal is not None:
-        tier_table(result, preset)
+    if found is not None and journal is not None:
+        show_protocol(found)
         journal.forget()
     for note in result.notes:
         print(f"note: {note}")

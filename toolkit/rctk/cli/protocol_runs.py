@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Literal
 
-from rctk.cli.console import table
+from rctk.cli.console import Bars, share, table
+from rctk.cli.flags import DataFlags, GridFlags
 from rctk.data import Split
 from rctk.deployment import Deployment
 from rctk.evaluation.journal import Journal
-from rctk.evaluation.protocol import PROTOCOLS, TIERS, Protocol, broken_by, not_run, tier_counts
-from rctk.evaluation.suite import SuiteResult
+from rctk.evaluation.protocol import FLOAT, LEAST_CORRECT, TIERS, Protocol, Tier, protocol_named
+from rctk.evaluation.protocol_result import ProtocolResult
+from rctk.evaluation.protocol_run import run_protocol
+from rctk.evaluation.subjects import Subject
+from rctk.forms import open_forms
 from rctk.machine import versions
 from rctk.threat import ThreatModel
+from rctk_kernels.errors import DataError, GraphError
 
-Preset = Literal["quick", "standard", "full"]
 
-
-def chosen(protocol: Preset | None, attacks: Sequence[str]) -> tuple[Protocol | None, Sequence[str]]:
+def chosen(protocol: str | None, attacks: Sequence[str]) -> tuple[Protocol | None, Sequence[str]]:
     """Return the preset, if one was asked for, and the attacks to run."""
     if protocol is None:
         return None, attacks
-    return PROTOCOLS[protocol], PROTOCOLS[protocol].attacks
+    preset = protocol_named(protocol)
+    return preset, preset.attacks
 
 
-def journal_of(folder: Path, deployment: Deployment, split: Split, threat: ThreatModel, seed: int) -> Journal:
+def journal_of(
+    folder: Path, deployment: Deployment, split: Split, threat: ThreatModel, seed: int, engine: str
+) -> Journal:
     """Return the journal of exactly this run; the same command finds its finished batches again."""
     parent = None if deployment.float is None else deployment.float.sha256
     facts = {
         "float": parent,
         "deployed": deployment.deployed.sha256,
+        "engine": engine,
         "images": split.fingerprint,
         "threat": repr(threat),
         "seed": seed,
@@ -39,12 +46,100 @@ def journal_of(folder: Path, deployment: Deployment, split: Split, threat: Threa
     return Journal(folder / "unfinished", facts)
 
 
-def tier_table(result: SuiteResult, protocol: Protocol) -> dict[str, dict[str, int]]:
-    """Print which tier broke how many images of each subject; return the counts."""
-    counts = {name: tier_counts(broken_by(result, protocol, name)) for name in result.clean}
-    columns = ("outcome", *counts)
-    rows = [(outcome, *(str(counts[name][outcome]) for name in counts)) for outcome in next(iter(counts.values()))]
-    table(f"protocol {protocol.name}: the tier that broke an image first", columns, rows)
-    for tier in not_run(result, protocol):
-        print(f"note: tier {tier} did not run: {TIERS[tier]}")  # type: ignore[index]  # one of the tiers
-    return counts
+def protocol_run(  # noqa: PLR0913  # what the flags say
+    deployment: Deployment,
+    split: Split,
+    preset: Protocol,
+    *,
+    on: Sequence[str],
+    engine: str,
+    data: DataFlags,
+    threat: GridFlags,
+    batch_size: int,
+    cross: bool,
+    folder: Path,
+) -> tuple[ProtocolResult, Journal]:
+    """Run a protocol on the forms named and on the float parent, which it needs; return its journal to forget."""
+    if len(split) < LEAST_CORRECT:
+        raise DataError(
+            f"{split.name}: a protocol needs {LEAST_CORRECT} correctly classified images or more, got {len(split)} "
+            "images; take more --samples"
+        )
+    budget = threat.model()
+    journal = journal_of(folder, deployment, split, budget, data.seed, engine)
+    with _forms(deployment, on, engine) as (subjects, reasons):
+        found = run_protocol(
+            subjects,
+            split,
+            preset,
+            budget,
+            seed=data.seed,
+            batch_size=batch_size,
+            cross=cross,
+            rounded=threat.rounded,
+            reasons=reasons,
+            progress=Bars(),
+            journal=journal,
+        )
+    return found, journal
+
+
+@contextmanager
+def _forms(deployment: Deployment, on: Sequence[str], engine: str) -> Iterator[tuple[list[Subject], dict[Tier, str]]]:
+    """Open the forms, the float parent among them; a graph that cannot be differentiated goes without its twin."""
+    parent = () if deployment.float is None else (FLOAT,)
+    forms = list(dict.fromkeys((*parent, *on)))
+    with ExitStack() as stack:
+        try:
+            subjects, reasons = stack.enter_context(open_forms(deployment, forms, engine)), {}
+        except GraphError as error:
+            subjects = stack.enter_context(open_forms(deployment, forms, engine, gradients=False))
+            reasons = {"transfer-twin": f"no twin, {error}"}
+        yield subjects, reasons  # type: ignore[misc]  # the keys are tiers
+
+
+def show_protocol(found: ProtocolResult) -> None:
+    """Print what every tier broke, how far the forms were driven apart, the audit, and the verdicts."""
+    names = list(found.suite.clean)
+    rows = []
+    for index, tier in enumerate(TIERS):
+        cells = []
+        for name in names:
+            row = found.tiers(name)[index]
+            left = f"{share(row.left.value)} ({share(row.left.low)} to {share(row.left.high)})"
+            cells += [str(row.broken), left] if row.ran else ["not run", ""]
+        rows.append((tier, *cells))
+    columns = ("tier", *(text for name in names for text in (f"{name}: broke first", "robust after it (95 %)")))
+    print()
+    table(f"protocol {found.protocol.name}, tier by tier", columns, rows)
+    _show_differential(found)
+    _show_audits(found)
+    for missing, why in found.not_run.items():
+        print(f"note: tier {missing} did not run: {why}")
+    if found.not_audited:
+        print(f"note: no masking audit: {found.not_audited}")
+    for name in names:
+        print(found.verdict(name))
+
+
+def _show_differential(found: ProtocolResult) -> None:
+    if found.differential is None:
+        return
+    rows = []
+    for direction in found.differential.directions:
+        for text, search in (*direction.searches.items(), ("all of them", direction.union)):
+            evasion = share(search.evasion.value)
+            shares = (share(search.success.value), share(search.evasive_share.value), evasion)
+            rows.append((f"{direction.fooled} wrong, {direction.unaware} right", text, *shares))
+    common = len(found.differential.rows)
+    columns = ("looked for", "search", "fooled", "fooled unseen", "unseen of fooled")
+    print()
+    table(f"differential, {common} images that both get right", columns, rows)
+
+
+def _show_audits(found: ProtocolResult) -> None:
+    for audit in found.audits:
+        doubts = [result for result in audit.results if result.verdict in {"fails", "suspicious"}]
+        print(f"\nmasking audit of {audit.name}: {audit.verdict} ({len(audit.results)} checks, {audit.samples} images)")
+        for result in doubts:
+            print(f"  {result.check} {result.verdict}: {result.found} ({result.limits}); {result.advice}")

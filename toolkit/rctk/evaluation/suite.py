@@ -113,7 +113,8 @@ def attack_subjects(  # noqa: PLR0913 - who, on what, by what, how much, then ho
             subject is attacked less than another. Otherwise each subject meets only what was crafted for it.
         rounded: Judge every candidate a second time after rounding it to 8-bit pixels inside the budget, as subjects
             called ``engine (8-bit)`` and so on.
-        ordered: Run the attacks in the given order.
+        ordered: Run first the gradient attacks, on one subject after the other, then the query attacks, each in the
+            given order; by default the cheapest attack runs first on all.
         last: Called after the attacks; makes further candidates, which are judged like those of an attack.
         progress: Told about every batch of images.
         journal: Keeps finished batches; a run that was stopped finds them again and ends with the same result.
@@ -125,16 +126,18 @@ def attack_subjects(  # noqa: PLR0913 - who, on what, by what, how much, then ho
     judged = [seat for seat in seats if seat.subject.judged]
     judged += [RoundedSeat(seat, split, threat) for seat in judged] if rounded else []
     entries, notes = [], list(_missing(subjects, methods))
-    for text, attack in methods:
-        for seat in seats:
-            against = judged if cross else [other for other in judged if seat in other.covers]
-            if not against or not _crafts(attack, seat.subject):
-                continue
-            crafter = CRAFTERS.load(attack.kind)(attack, threat, seed, seat.counted, seat.subject.model)
-            if journal is not None:
-                crafter = journal.wrap(crafter, attack, threat, seat.name, seat.counted)
-            round_ = Round(text, attack, crafter, seat, against, split)
-            entries.append(round_.run(batch_size, progress))
+    pairs = [(text, attack, seat) for text, attack in methods for seat in seats]
+    if ordered:
+        pairs.sort(key=lambda pair: seats.index(pair[2]) if pair[1].kind == "gradient" else len(seats))
+    for text, attack, seat in pairs:
+        against = judged if cross else [other for other in judged if seat in other.covers]
+        if not against or not _crafts(attack, seat.subject):
+            continue
+        crafter = CRAFTERS.load(attack.kind)(attack, threat, seed, seat.counted, seat.subject.model)
+        if journal is not None:
+            crafter = journal.wrap(crafter, attack, threat, seat.name, seat.counted)
+        round_ = Round(text, attack, crafter, seat, against, split)
+        entries.append(round_.run(batch_size, progress))
     entries += [judge_made(made, judged, split) for made in (last() if last is not None else ())]
     for seat in judged:
         notes.extend(seat.verify(split))
