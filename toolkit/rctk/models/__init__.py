@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from rctk.models.build import ARCHITECTURES, build_architecture, built_in, runs_code
+from rctk.models.build import ARCHITECTURES, arch_of, build_architecture, built_in, runs_code
 
-__all__ = ["ARCHITECTURES", "build_architecture", "built_in", "runs_code"]
+__all__ = ["ARCHITECTURES", "arch_of", "build_architecture", "built_in", "runs_code"]

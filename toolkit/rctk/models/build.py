@@ -6,9 +6,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from rctk.models.factories import load_factory
+from rctk.models.pruned import PREFIX, fit_widths, same_shapes
+from rctk.models.shapes import CIFAR
 from rctk_export.input_spec import InputSpec
 from rctk_export.registry import Family, convert, unknown
 from rctk_kernels.errors import ModelError, OptionError, RctkError
@@ -36,7 +39,7 @@ ARCHITECTURES: Family[Any] = Family(
 )
 """Factories with keyword settings, such as ``lenet5:conv1=6,conv2=16``; each makes a freshly initialised module."""
 
-ELSEWHERE = ("torchvision:NAME", "timm:NAME", "FILE.py:FACTORY", "PACKAGE.MODULE:FACTORY")
+ELSEWHERE = ("pruned:ARCH", "torchvision:NAME", "timm:NAME", "FILE.py:FACTORY", "PACKAGE.MODULE:FACTORY")
 OURS = frozenset({"classes", "num_classes", "image_shape", "state_dict"})
 """Keywords that rctk fills in where a factory has them; all others are settings."""
 
@@ -52,7 +55,14 @@ def built_in(text: str) -> bool:
 
 
 def runs_code(text: str) -> bool:
-    """Tell whether building ``text`` runs code that is neither ours nor torchvision's nor timm's."""
+    """Tell whether building ``text`` runs code that is neither ours nor torchvision's nor timm's.
+
+    Example:
+        >>> runs_code("pruned:nets.py:small"), runs_code("pruned:resnet20")
+        (True, False)
+    """
+    if text.startswith(PREFIX):
+        return runs_code(text.removeprefix(PREFIX))
     return not built_in(text) and text.partition(":")[0] not in {"torchvision", "timm"}
 
 
@@ -70,7 +80,8 @@ def build_architecture(
 
     Args:
         text: ``resnet20``, ``mlp:hidden=64,layers=1``, ``torchvision:resnet18``, ``timm:resnet18``,
-            ``path/file.py:factory`` or ``package.module:factory``. The last two run the code they name.
+            ``path/file.py:factory`` or ``package.module:factory``. The last two run the code they name. ``pruned:``
+            before any of them fits every width to ``state_dict``.
         classes: ``K``; ``None`` for the default of the architecture.
         input: Its shape ``(C, H, W)`` is the image shape; ``None`` for the default of the architecture.
         state_dict: Weights that a factory may read widths from.
@@ -79,6 +90,12 @@ def build_architecture(
         >>> build_architecture("mlp:layers=0", classes=3, input=None)[-1]
         Linear(in_features=784, out_features=3, bias=True)
     """
+    if text.startswith(PREFIX):
+        inner = text.removeprefix(PREFIX)
+        if state_dict is None:
+            raise OptionError(f"--arch {text} reads its widths from weights; without weights give --arch {inner}")
+        module = build_architecture(inner, classes=classes, input=input, state_dict=state_dict)
+        return fit_widths(module, state_dict, CIFAR if input is None else input.shape)
     if built_in(text):
         name, _, rest = text.partition(":")
         factory: Callable[..., Any] = ARCHITECTURES.load(name)
@@ -107,6 +124,29 @@ def build_architecture(
     if not isinstance(module, nn.Module):
         raise ModelError(f"--arch {text} must return a torch.nn.Module, it returned {type(module).__name__}")
     return module
+
+
+def arch_of(module: nn.Module, text: str, *, classes: int | None, input: InputSpec) -> str:  # noqa: A002
+    """Return the text that builds ``module`` again from its weights: ``text``, or ``pruned:`` before it.
+
+    Args:
+        module: Made from ``text`` and perhaps pruned since.
+        text: Text of ``--arch``; empty for a captured graph, which stays so.
+        classes: ``K``.
+        input: Of its images.
+
+    Raises:
+        ModelError: Neither of the two gives the tensors of ``module``.
+    """
+    if not text or text.startswith(PREFIX):
+        return text
+    state = module.state_dict()
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn and thrown away
+        for candidate in (text, PREFIX + text):
+            built = build_architecture(candidate, classes=classes, input=input, state_dict=state)
+            if same_shapes(built, module):
+                return candidate
+    raise ModelError(f"--arch {text} does not give the layers of this module, with or without {PREFIX}; give its own")
 
 
 def settings_of(signature: inspect.Signature, text: str, where: str) -> dict[str, Any]:
