@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from rctk.cli.attack_extras import check_extras, extras, fed, measure, settings_of, show
+from rctk.cli.attack_extras import Measured, check_extras, extras, fed, measure, settings_of, show
 from rctk.cli.attack_records import ATTACK_COLUMNS, WORST_COLUMNS, append_attacks, attack_rows, worst_rows
 from rctk.cli.console import Bars, table
 from rctk.cli.flags import DataFlags, GridFlags, InputFlags, RecordFlags, Repeated, Whole
@@ -20,6 +20,7 @@ from rctk.evaluation.first_look import FirstLook
 from rctk.evaluation.repeats import repeated
 from rctk.evaluation.suite import attack_subjects
 from rctk.forms import check_forms, need_gradients, need_reference, open_forms
+from rctk.statistics.planning import Spread
 
 NO_INPUT_FLAGS = InputFlags()
 NO_THREAT_FLAGS = GridFlags()
@@ -81,7 +82,9 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
         split = read_split(
             data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download
         )
-        found, journal, spreads, measured = None, None, {}, {}
+        found, journal = None, None
+        spreads: dict[str, Spread] = {}
+        measured: Measured = {}
         look = FirstLook(split, batch_size, deployment.classes)
         budget = fed(budget, deployment, look, rounded=threat.rounded)
         if preset is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -56,10 +56,9 @@ class CleverOfImages:
                 f"clever needs gradients and {subject.name} has no torch model; leave --metric clever out"
             )
         generator, score = torch.Generator().manual_seed(seed), self._one()
-        model = cast("nn.Module", subject.model)
         some = split.take(np.arange(min(self.images, len(split))))
         found = [
-            score(model, torch.from_numpy(image), int(label), generator)
+            score(subject.model, torch.from_numpy(image), int(label), generator)
             for image, label in zip(some.images, some.labels, strict=True)
         ]
         return {
