@@ -94,11 +94,13 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
                 preset,
                 on=on,
                 engine=engine,
-                data=data,
-                threat=threat,
+                seed=data.seed,
+                threat=budget,
+                rounded=threat.rounded,
                 batch_size=batch_size,
-                cross=cross,
                 folder=folder,
+                cross=cross,
+                look=look,
             )
             result = found.suite
         else:

@@ -103,10 +103,10 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
                 preset,
                 on=("float", "engine"),
                 engine=engine,
-                data=data,
-                threat=threat,
+                seed=data.seed,
+                threat=budget,
+                rounded=threat.rounded,
                 batch_size=batch_size,
-                cross=True,
                 folder=folder,
             )
             result = found.suite

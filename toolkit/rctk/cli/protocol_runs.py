@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rctk.cli.console import Bars, share, table
-from rctk.cli.flags import DataFlags, GridFlags
 from rctk.data import Split
 from rctk.deployment import Deployment
 from rctk.evaluation.journal import Journal
@@ -53,11 +52,13 @@ def protocol_run(  # noqa: PLR0913  # what the flags say
     *,
     on: Sequence[str],
     engine: str,
-    data: DataFlags,
-    threat: GridFlags,
+    seed: int,
+    threat: ThreatModel,
+    rounded: bool,
     batch_size: int,
-    cross: bool,
     folder: Path,
+    cross: bool = True,
+    look: Callable[[Subject], Subject] | None = None,
 ) -> tuple[ProtocolResult, Journal]:
     """Run a protocol on the forms named and on the float parent, which it needs; return its journal to forget."""
     if len(split) < LEAST_CORRECT:
@@ -65,18 +66,17 @@ def protocol_run(  # noqa: PLR0913  # what the flags say
             f"{split.name}: a protocol needs {LEAST_CORRECT} correctly classified images or more, got {len(split)} "
             "images; take more --samples"
         )
-    budget = threat.model()
-    journal = journal_of(folder, deployment, split, budget, data.seed, engine)
-    with _forms(deployment, on, engine) as (subjects, reasons):
+    journal = journal_of(folder, deployment, split, threat, seed, engine)
+    with _forms(deployment, on, engine, look) as (subjects, reasons):
         found = run_protocol(
             subjects,
             split,
             preset,
-            budget,
-            seed=data.seed,
+            threat,
+            seed=seed,
             batch_size=batch_size,
             cross=cross,
-            rounded=threat.rounded,
+            rounded=rounded,
             reasons=reasons,
             progress=Bars(),
             journal=journal,
@@ -85,15 +85,17 @@ def protocol_run(  # noqa: PLR0913  # what the flags say
 
 
 @contextmanager
-def _forms(deployment: Deployment, on: Sequence[str], engine: str) -> Iterator[tuple[list[Subject], dict[Tier, str]]]:
+def _forms(
+    deployment: Deployment, on: Sequence[str], engine: str, look: Callable[[Subject], Subject] | None
+) -> Iterator[tuple[list[Subject], dict[Tier, str]]]:
     """Open the forms, the float parent among them; a graph that cannot be differentiated goes without its twin."""
     parent = () if deployment.float is None else (FLOAT,)
     forms = list(dict.fromkeys((*parent, *on)))
     with ExitStack() as stack:
         try:
-            subjects, reasons = stack.enter_context(open_forms(deployment, forms, engine)), {}
+            subjects, reasons = stack.enter_context(open_forms(deployment, forms, engine, look=look)), {}
         except GraphError as error:
-            subjects = stack.enter_context(open_forms(deployment, forms, engine, gradients=False))
+            subjects = stack.enter_context(open_forms(deployment, forms, engine, gradients=False, look=look))
             reasons = {"transfer-twin": f"no twin, {error}"}
         yield subjects, reasons  # type: ignore[misc]  # the keys are tiers
 
