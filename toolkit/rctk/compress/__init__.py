@@ -8,6 +8,12 @@ from rctk_export.registry import Family
 STEPS: Family[Step] = Family(
     "step",
     {
+        "quant.ptq_static8": "rctk.quantize.ptq_static8:PtqStatic8",
+        "quant.equalize": "rctk.quantize.equalize:Equalize",
+        "quant.absorb_bias": "rctk.quantize.absorb_bias:AbsorbBias",
+        "quant.bias_correction": "rctk.quantize.bias_correction:BiasCorrection",
+        "quant.seqmse": "rctk.quantize.seqmse:SeqMse",
+        "quant.adaround": "rctk.quantize.adaround:AdaRound",
         "prune.depgraph": "rctk.prune.depgraph:DepGraph",
         "prune.layers": "rctk.prune.layers:Layers",
         "prune.nm24": "rctk.prune.nm24:Nm24",
