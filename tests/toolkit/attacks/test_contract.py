@@ -20,6 +20,7 @@ QUICK = {
     "apgd-ce": "apgd-ce:steps=6",
     "apgd-dlr": "apgd-dlr:steps=6",
     "apgd-t": "apgd-t:steps=6,targets=2",
+    "autoattack": "autoattack:steps=6,queries=40",
     "bim": "bim:steps=5",
     "cw-l2": "cw-l2:steps=30,searches=3,first_weight=1,learning_rate=0.1",
     "cw-linf": "cw-linf:steps=60,patience=10",

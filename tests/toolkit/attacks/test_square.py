@@ -87,12 +87,13 @@ def test_windows_are_views_of_the_images():
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 5, 6, 11, 24])
-def test_the_pattern_of_l2_is_the_official_one(side):
-    official = SquareAttack(None, norm="L2", eps=1.0, device="cpu")
+@pytest.mark.parametrize("order", [1, 2])
+def test_the_patterns_of_l2_and_l1_are_the_official_ones(side, order):
+    official = SquareAttack(None, norm=f"L{order}", eps=1.0, device="cpu")
     torch.manual_seed(0)
-    pattern = official.eta(side).numpy()  # turned by chance
-    assert any(np.allclose(pattern, mine, atol=1e-6) for mine in (bump(side), bump(side).T))
-    assert np.isclose((bump(side) ** 2).sum(), 1)
+    pattern, mine = official.eta(side).numpy(), bump(side, order)  # theirs is turned by chance
+    assert any(np.allclose(pattern, turned, atol=1e-6) for turned in (mine, mine.T))
+    assert np.isclose((np.abs(mine) ** order).sum(), 1)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 64, 65, 200])
@@ -156,6 +157,49 @@ def test_an_l2_move_spends_the_whole_budget_and_changes_two_windows(shape, query
     for candidates in (before, after):
         np.testing.assert_allclose(np.sqrt(((candidates - x) ** 2).sum(axis=(1, 2, 3))), 0.1, atol=1e-5)
     assert not np.array_equal(before, after)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 12), (2, 2, 2)], ids=str)
+def test_an_l1_move_spends_the_budget_where_the_box_allows_and_on_few_pixels(shape):
+    x = images(30, shape)
+    size = 0.02 * np.prod(shape)
+    start, proposed = moves_l1(x, np.float32(size))
+    for candidates in (start, proposed):
+        spent = np.abs(candidates - x).sum(axis=(1, 2, 3))
+        np.testing.assert_allclose(spent, size, rtol=1e-4)
+        assert candidates.min() >= 0
+        assert candidates.max() <= 1
+    assert not np.array_equal(start, proposed)
+
+
+def moves_l1(x, eps):
+    """The start in l1, and the first proposal from it."""
+    seeds = image_seeds(x, 0)
+    start = MOVES["l1"].start(x, seeds, eps)
+    return start, MOVES["l1"].propose(start, x, MOVES["l1"].side(0.2, x.shape[1:]), words(seeds, 3, 3), eps)[0]
+
+
+def test_square_in_l1_is_no_weaker_than_the_official_one(digits):
+    split = digits.split.take(np.arange(40))
+    x, y = torch.from_numpy(split.images), torch.from_numpy(split.labels)
+
+    def predict(queries):
+        with torch.no_grad():
+            return digits.plain(torch.from_numpy(queries)).numpy()
+
+    def right(found):
+        return int((predict(np.asarray(found)).argmax(1) == split.labels).sum())
+
+    with torch.random.fork_rng(devices=[]):
+        official = SquareAttack(
+            digits.plain, norm="L1", eps=2.0, n_queries=200, device="cpu", seed=0, resc_schedule=True
+        )
+        theirs = right(official.perturb(x, y))
+    threat = ThreatModel(norm="l1", eps=2.0)
+    ours = Square(queries=200)(predict, split.images, split.labels, threat, rng())
+    assert right(ours) <= theirs + 1
+    assert right(ours) < right(x) - 5
+    assert np.abs(ours - split.images).sum(axis=(1, 2, 3)).max() <= 2.0 + 1e-4
 
 
 def test_square_breaks_an_image_of_a_linear_model_just_inside_the_budget():

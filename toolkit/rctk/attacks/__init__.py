@@ -13,6 +13,7 @@ ATTACKS: Family[Attack] = Family(
         "apgd-ce": "rctk.attacks.apgd_ce:APGDCrossEntropy",
         "apgd-dlr": "rctk.attacks.apgd_dlr:APGDRatio",
         "apgd-t": "rctk.attacks.apgd_t:APGDTargeted",
+        "autoattack": "rctk.attacks.autoattack:AutoAttack",
         "bim": "rctk.attacks.bim:BIM",
         "border-walk": "rctk.attacks.border_walk:BorderWalk",
         "cw-l2": "rctk.attacks.cw_l2:CarliniWagnerL2",

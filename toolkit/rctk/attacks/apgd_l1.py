@@ -100,7 +100,7 @@ class SparsePgd:
             _record(state, seen)
             if best is not None:
                 ball = self._leave(state, seen, best, ball)
-            if number % every == 0:
+            if number % every == 0 and len(state.rows):
                 _checkpoint(state, ball)
 
     def _look(self, model: nn.Module, adv: Tensor, y: Tensor, target: Tensor, *, gradient: bool = True) -> Look:

@@ -11,19 +11,24 @@ class Best:
 
     Args:
         x: Originals ``(N, C, H, W)``; they stand until something is offered.
+
+    Attributes:
+        images: The candidates ``(N, C, H, W)``.
+        broken: Which of them are misclassified, ``(N,)`` bool.
+        score: What each was offered with, ``(N,)``; minus infinity before that.
     """
 
     def __init__(self, x: Tensor) -> None:
         self.images = x.detach().clone()
         self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self._score = torch.full((len(x),), -torch.inf, device=x.device)
+        self.score = torch.full((len(x),), -torch.inf, device=x.device)
 
     def offer(self, rows: Tensor, images: Tensor, score: Tensor, broken: Tensor) -> None:
         """Offer one candidate for each of the positions ``rows`` ``(n,)``; ties keep what is there."""
         had = self.broken[rows]
-        better = (broken & ~had) | ((broken == had) & (score > self._score[rows]))
+        better = (broken & ~had) | ((broken == had) & (score > self.score[rows]))
         self.images[rows[better]] = images[better]
-        self._score[rows[better]] = score[better].to(self._score.dtype)
+        self.score[rows[better]] = score[better].to(self.score.dtype)
         self.broken[rows] |= broken
 
     def open(self, *, stop: bool) -> Tensor:

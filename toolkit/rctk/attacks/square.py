@@ -12,7 +12,7 @@ from rctk.attacks import square_moves
 from rctk.attacks.attack import Kind, Predict, ask
 from rctk.attacks.draws import base_seed, image_seeds, words
 from rctk.data.split import Labels
-from rctk.threat import ThreatModel
+from rctk.threat import Norm, ThreatModel
 from rctk_export.input_spec import FloatNCHW
 from rctk_kernels.errors import OptionError
 
@@ -22,12 +22,12 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 @dataclass(frozen=True, kw_only=True)
 class Square:
-    """Square attack, linf and l2.
+    """Square attack, linf, l2 and l1.
 
-    Starts at stripes (linf) or tiles (l2) of the full budget, then tries one random square per query and keeps it when
-    the margin falls. Positions and colours are drawn per image; the
-    published code draws them once per batch, which makes outcomes of neighbours depend on each other. A square that
-    would change nothing is tried with its colours reversed. Success is what the engine's argmax says: a tie is none.
+    Starts at stripes (linf) or tiles (l2, l1) of the full budget, then tries one random square per query and keeps it
+    when the margin falls. Positions and colours are drawn per image; the published code draws them once per batch,
+    which makes outcomes of neighbours depend on each other. A square that would change nothing is tried with its
+    colours reversed. Success is what the engine's argmax says: a tie is none.
 
     Attributes:
         queries: Most queries per image, the start included.
@@ -40,6 +40,7 @@ class Square:
 
     name: ClassVar[str] = "square"
     kind: ClassVar[Kind] = "query"
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
     packs: ClassVar[bool] = True
 
     queries: int = 1000
