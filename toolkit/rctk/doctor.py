@@ -25,6 +25,7 @@ RUNTIMES: Mapping[str, tuple[str, ...]] = {
     "torch": ("torch", "onnx"),
     "twin": ("torch", "onnx"),
     "reference": ("onnx",),
+    "tensorrt": ("tensorrt",),
 }
 """Engine to the packages that it imports besides NumPy."""
 HOST_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "scipy", "sklearn", "PIL", "matplotlib", "seaborn")
@@ -34,7 +35,10 @@ DISTRIBUTIONS = {
     "sklearn": ("scikit-learn",),
     "PIL": ("pillow",),
 }
-INSTALL = {"onnxruntime": "`pip install 'rctk[ort]'`"}
+INSTALL = {
+    "onnxruntime": "`pip install 'rctk[ort]'`",
+    "tensorrt": "`pip install 'rctk[tensorrt]'`; on a Jetson JetPack's own, with --system-site-packages",
+}
 HOST_INSTALL = "`pip install 'rctk[host]'`"
 TORCHATTACKS_INSTALL = "`pip install --no-deps torchattacks==3.5.1`"  # it pins an old requests and asks for torchvision
 

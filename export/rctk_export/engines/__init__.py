@@ -12,5 +12,6 @@ ENGINES: Family[EngineSettings] = Family(
         "torch": "rctk_export.engines.torch:Torch",
         "twin": "rctk_export.engines.twin:Twin",
         "reference": "rctk_export.engines.reference:Reference",
+        "tensorrt": "rctk_export.engines.tensorrt:TensorRT",
     },
 )

@@ -1,0 +1,107 @@
+"""TensorRT: runs a plan that `rctk build` made on this machine. No torch; NumPy, TensorRT and the CUDA runtime.
+
+For an ONNX file of a bundle the plan of that very file is looked for in ``BUNDLE.plans``, for a bare one beside it. A
+plan that another machine, another TensorRT or another file made is refused before a byte of it is loaded.
+
+A batch larger than the plan's profile is cut into chunks, one smaller than it is filled up by repeating images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+import numpy as np
+
+from rctk_export.batching import checked, checked_logits, in_fixed_batches, pixels
+from rctk_export.engine import Source
+from rctk_export.input_spec import FloatNCHW, FloatNK
+from rctk_export.tensorrt.record import PLAN, check_content, plan_path, read_record, refuse_elsewhere
+from rctk_kernels.errors import EngineError, OptionError
+
+if TYPE_CHECKING:
+    from rctk_export.tensorrt.session import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorRT:
+    """Runs a TensorRT plan.
+
+    Attributes:
+        plan: Path of the plan; that of the model file by default.
+        device: Number of the GPU.
+        cuda_graph: Record the work of each batch size once and launch the recording: less time on the host per call.
+    """
+
+    plan: str = ""
+    device: int = 0
+    cuda_graph: bool = False
+
+    def __post_init__(self) -> None:
+        if self.device < 0:
+            raise OptionError(f"device must be 0 or more, got {self.device}")
+
+    def open(self, source: Source) -> TensorRTEngine:
+        """Load the plan of ``source``; :class:`~rctk_kernels.errors.EngineError` where it cannot be had as asked."""
+        return TensorRTEngine(source, self)
+
+
+@final
+class TensorRTEngine:
+    """A loaded plan; see :class:`rctk_export.engine.Engine`. One thread at a time may call ``predict``.
+
+    Attributes:
+        record: What the build wrote down.
+        notes: What the user should know about how the file runs here; for printing.
+    """
+
+    def __init__(self, source: Source, settings: TensorRT) -> None:
+        bare = source.path.suffix == PLAN
+        path = Path(settings.plan) if settings.plan else source.path if bare else plan_path(source.path)
+        self.record = read_record(path)
+        if self.record.input.shape != source.input.shape:
+            raise EngineError(
+                f"{path} takes images {self.record.input.shape}, the input spec says {source.input.shape}; mend --input"
+            )
+        from rctk_export.tensorrt.here import look_around  # noqa: PLC0415  # here TensorRT is imported
+        from rctk_export.tensorrt.session import Session, SessionSettings  # noqa: PLC0415
+
+        here = look_around(settings.device)
+        refuse_elsewhere(self.record, here.place)
+        check_content(self.record, path, "" if bare else source.sha256)
+        self._spec = source.input
+        self.notes = tuple(text for text in (self.record.report.warning,) if text)
+        host_code = bool(self.record.options.get("version_compatible"))
+        how = SessionSettings(settings.device, settings.cuda_graph, host_code)
+        session = Session(path, source.input, here.cuda, how)
+        self._fewest, self._most = session.batches()
+        self._session: Session | None = session
+
+    def __enter__(self) -> TensorRTEngine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def predict(self, images: FloatNCHW) -> FloatNK:
+        """Classify a batch; see :class:`rctk_export.engine.Engine`."""
+        images = checked(images, self._spec)
+        if len(images) == 0:
+            return self._run(np.zeros((self._fewest, *self._spec.shape), dtype=np.float32))[:0].copy()
+        whole = len(images) - len(images) % self._most
+        parts = [self._run(images[start : start + self._most]) for start in range(0, whole, self._most)]
+        rest = images[whole:]
+        if 0 < len(rest) < self._fewest:
+            parts.append(in_fixed_batches(rest, self._fewest, self._run))
+        elif len(rest):
+            parts.append(self._run(rest))
+        return np.concatenate(parts)
+
+    def _run(self, images: FloatNCHW) -> FloatNK:
+        if self._session is None:
+            raise EngineError("this engine is closed; open it again with `with settings.open(source) as engine:`")
+        feed = pixels(images) if self._session.entry.kind == "uint8" else images
+        return checked_logits(self._session.run(feed), len(images))
