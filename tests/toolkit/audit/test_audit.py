@@ -4,71 +4,36 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
-from torch.nn import functional as F
 
-from rctk.audit import CHECKS, audit
-from rctk.audit.examined import Scaled
+from rctk.audit import CHECKS, CheckResult, audit
 from rctk.audit.result import graded
 from rctk.audit.strength import beyond
-
-
-class Wrapped(nn.Module):
-    def __init__(self, module, before=None, after=None) -> None:
-        super().__init__()
-        self.module, self.before, self.after = module, before, after
-
-    def forward(self, x):
-        x = x if self.before is None else self.before(x)
-        logits = self.module(x)
-        return logits if self.after is None else self.after(logits)
-
-
-def jittered(x):
-    """Shift every image by one pixel in a random direction, anew in each pass, like random resizing and padding."""
-    down, right = (int(torch.randint(3, ())) for _ in range(2))
-    return F.pad(x, (1, 1, 1, 1))[:, :, down : down + 8, right : right + 8]
-
-
-def one_hot(logits):
-    return F.one_hot(logits.argmax(1), logits.shape[1]).float()
 
 
 def verdicts(found):
     return {result.check: result.verdict for result in found.results}
 
 
-PLANTED = {
-    "logits x 100": (lambda net: Scaled(net, 100.0), {"strength.scale", "gradients.zero", "strength.unbounded"}),
-    "one-hot outputs": (lambda net: Wrapped(net, after=one_hot), {"outputs.logits", "gradients.zero"}),
-    "softmax twice": (
-        lambda net: Wrapped(net, after=lambda z: z.softmax(1).softmax(1)),
-        {"outputs.logits"},
-    ),
-    "input of 2 levels": (lambda net: Wrapped(net, before=torch.round), {"gradients.zero"}),
-    "random shifts": (lambda net: Wrapped(net, before=jittered), {"outputs.repeat"}),
-}
-
-
-@pytest.mark.parametrize("name", PLANTED)
-def test_planted_masking_fails_with_its_reason(name, plain, examine):
-    make, reasons = PLANTED[name]
+@pytest.mark.parametrize(
+    "name", ["logits x 100", "one-hot outputs", "softmax twice", "input of 2 levels", "random shifts"]
+)
+def test_planted_masking_fails_with_its_reason(name, planted, plain, examine):
+    make, reasons = planted.WRAPPED[name]
     found = audit(examine(make(plain)))
     assert found.verdict == "fails"
-    failed = {check for check, verdict in verdicts(found).items() if verdict == "fails"}
-    assert reasons <= failed
+    assert reasons <= set(found.failed)
     assert all(result.advice for result in found.results if result.verdict == "fails")
 
 
-def test_defensive_distillation_is_caught_by_the_scale_of_its_logits(distilled, examine):
-    found = verdicts(audit(examine(distilled)))
-    assert found["strength.scale"] == found["gradients.zero"] == found["blackbox.square"] == "fails"
+@pytest.mark.parametrize("name", ["distillation at 100", "sign net without surrogate"])
+def test_nets_trained_to_hide_their_gradients_are_caught(name, planted, examine):
+    make, reasons = planted.TRAINED[name]
+    assert reasons <= set(audit(examine(make())).failed)
 
 
-def test_a_sign_net_without_surrogate_gradient_is_caught(sign_net, examine):
-    found = verdicts(audit(examine(sign_net)))
-    assert found["gradients.zero"] == found["gradients.ascent"] == found["strength.unbounded"] == "fails"
+def test_every_planted_case_is_tested(planted):
+    assert len(planted.WRAPPED) == 5
+    assert len(planted.TRAINED) == 2
 
 
 @pytest.mark.parametrize("name", ["plain", "robust"])
@@ -79,24 +44,24 @@ def test_honest_nets_pass_every_check(name, examine, request):
     assert len(found.results) == len(CHECKS)
 
 
-def test_a_rounded_engine_with_its_own_twin_passes(robust, examine):
+def test_a_rounded_engine_with_its_own_twin_passes(planted, robust, examine):
     parent = examine(robust)
-    engine = Wrapped(robust, after=lambda z: (z * 1000).round() / 1000)
+    engine = planted.Wrapped(robust, after=lambda z: (z * 1000).round() / 1000)
     subject = examine(engine, parent=parent, model=robust)
     found = verdicts(audit(subject))
     assert found["fidelity.twin"] == found["gradients.cosine"] == found["blackbox.transfer"] == "pass"
     assert "fails" not in found.values()
 
 
-def test_a_twin_of_another_model_is_noticed(robust, plain, examine):
-    subject = examine(robust, parent=examine(robust), model=Wrapped(plain, before=lambda x: x.flip(3)))
+def test_a_twin_of_another_model_is_noticed(planted, robust, plain, examine):
+    subject = examine(robust, parent=examine(robust), model=planted.Wrapped(plain, before=lambda x: x.flip(3)))
     found = verdicts(audit(subject))
     assert found["fidelity.twin"] == "fails"
     assert found["blackbox.transfer"] == "fails"
 
 
-def test_coarse_logits_are_suspicious_for_score_attacks(robust, examine):
-    subject = examine(Wrapped(robust, after=lambda z: z.round()), model=robust)
+def test_coarse_logits_are_suspicious_for_score_attacks(planted, robust, examine):
+    subject = examine(planted.Wrapped(robust, after=lambda z: z.round()), model=robust)
     assert verdicts(audit(subject))["outputs.resolution"] == "suspicious"
 
 
@@ -106,6 +71,14 @@ def test_without_a_differentiable_form_the_white_box_checks_are_named_as_not_run
     found = verdicts(audit(subject))
     assert found["gradients.zero"] == found["strength.unbounded"] == "not run"
     assert found["outputs.logits"] == "pass"
+
+
+def test_what_is_kept_is_not_run_again(robust, examine):
+    kept = CheckResult(check="any", verdict="suspicious", found="", limits="")
+    found = audit(examine(robust), keep=lambda name, run: kept if name.startswith("strength") else run())
+    assert found.verdict == "suspicious"
+    assert len(found.suspicious) == 6
+    assert found.failed == []
 
 
 def test_an_audit_is_plain_json(robust, examine):
