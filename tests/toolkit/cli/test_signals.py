@@ -84,7 +84,7 @@ def test_training_keeps_the_epochs_that_are_done(stop, tmp_path, digits):
     arguments = ("train", "--arch", "mlp", "--data", digits, "--epochs", "100000", "-o", "out.pt")
     code, *_ = stop(*arguments, after="epoch 3/")
     assert code == 130
-    assert names(tmp_path) == {"out.pt", "out-last.pt"}
+    assert names(tmp_path) == {"out.pt", "out-last.pt", "out-resume.pt"}
     for path in ("out.pt", "out-last.pt"):
         assert json.dumps(load_model(tmp_path / path).extra["epoch"])
 

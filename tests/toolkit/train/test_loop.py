@@ -53,10 +53,10 @@ def test_adversarial_training_makes_digits_robust_and_plain_training_does_not(di
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator_alone(digits):
     before = torch.get_rng_state()
     first, again, other = (fresh("mlp:hidden=16") for _ in range(3))
-    run(first, digits, seed=1, augment="crop-flip", crop_padding=1)
+    run(first, digits, seed=1, augment="crop:padding=1+flip")
     torch.rand(3)  # somebody else's random numbers do not matter
-    run(again, digits, seed=1, augment="crop-flip", crop_padding=1)
-    run(other, digits, seed=2, augment="crop-flip", crop_padding=1)
+    run(again, digits, seed=1, augment="crop:padding=1+flip")
+    run(other, digits, seed=2, augment="crop:padding=1+flip")
     assert torch.equal(weights(first), weights(again))
     assert not torch.equal(weights(first), weights(other))
     torch.set_rng_state(before)

@@ -4,9 +4,8 @@ from torch import nn
 
 from rctk.models import build_architecture
 from rctk.train import TrainSettings, draw_weights
-from rctk.train.augment import crop, flip
 from rctk.train.normalised import Normalised
-from rctk.train.schedule import lr_share
+from rctk.train.schedule import lr_share, milestones_of
 from rctk_export.input_spec import InputSpec
 from rctk_kernels.errors import OptionError
 
@@ -18,28 +17,32 @@ def test_normalised_subtracts_and_divides_per_channel():
     assert not model.state_dict()
 
 
-def test_a_crop_shifts_an_image_and_fills_with_zeros():
-    x = torch.arange(1.0, 10.0).reshape(1, 1, 3, 3).repeat(200, 1, 1, 1)
-    cropped = crop(x, torch.Generator().manual_seed(0), padding=1)
-    padded = torch.zeros(5, 5)
-    padded[1:4, 1:4] = x[0, 0]
-    windows = {tuple(padded[i : i + 3, j : j + 3].flatten().tolist()) for i in range(3) for j in range(3)}
-    assert {tuple(image.flatten().tolist()) for image in cropped} == windows  # all nine, and nothing else
-
-
-def test_a_flip_mirrors_about_half_of_the_images():
-    x = torch.tensor([[[[1.0, 2.0]]]]).repeat(1000, 1, 1, 1)
-    first = flip(x, torch.Generator().manual_seed(0))[:, 0, 0, 0]
-    assert set(first.tolist()) == {1, 2}
-    assert 420 < (first == 2).sum() < 580  # five standard deviations of a fair coin
+def test_logits_have_the_type_of_the_images_under_autocast_too():
+    spec = InputSpec(channels=1, height=2, width=2)
+    model = Normalised(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), spec)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model(torch.rand(1, 1, 2, 2)).dtype == torch.float32
 
 
 @pytest.mark.parametrize(
     ("schedule", "shares"),
-    [("constant", [1, 1, 1, 1]), ("cosine", [1, 0.75, 0.5, 0]), ("cyclic", [0, 5 / 6, 5 / 6, 0])],
+    [
+        ("constant", [1, 1, 1, 1]),
+        ("cosine", [1, 0.75, 0.5, 0]),
+        ("cyclic", [0, 5 / 6, 5 / 6, 0]),
+        ("multistep", [1, 1, 0.1, 0.01]),
+    ],
 )
 def test_learning_rates_at_known_points(schedule, shares):
     assert [lr_share(schedule, done) for done in (0, 1 / 3, 0.5, 1)] == pytest.approx(shares)
+
+
+def test_milestones_are_rising_shares():
+    assert milestones_of("1/3+0.5+0.9") == (1 / 3, 0.5, 0.9)
+    assert lr_share("multistep", 0.95, "1/3+0.5+0.9") == pytest.approx(1e-3)
+    for bad in ("0.5+0.5", "1/2+1", "0.7+0.2", "half", ""):
+        with pytest.raises(OptionError):
+            milestones_of(bad)
 
 
 def test_an_unknown_schedule_is_refused():
@@ -73,7 +76,21 @@ def test_drawing_weights_resets_batchnorm():
 
 @pytest.mark.parametrize(
     "bad",
-    [{"epochs": 0}, {"lr": 0}, {"lr": float("nan")}, {"momentum": 1}, {"validation_eps": 2}, {"crop_padding": -1}],
+    [
+        {"epochs": 0},
+        {"lr": 0},
+        {"lr": float("nan")},
+        {"momentum": 1},
+        {"validation_eps": 2},
+        {"patience": 0},
+        {"ema_decay": 1},
+        {"swa_start": 1},
+        {"seed": -1},
+        {"devices": 0},
+        {"milestones": "2"},
+        {"augment": "crop:padding=0"},
+        {"augment": "cropp"},
+    ],
 )
 def test_settings_without_sense_are_refused(bad):
     with pytest.raises(OptionError):

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import torch
 from cyclopts import Parameter
 from torch import nn
 
-from rctk.cli.flags import DataFlags, RecordFlags, Whole, read_spec
+from rctk.cli.console import Bars
+from rctk.cli.flags import DataFlags, RecordFlags, Switch, read_spec
 from rctk.cli.places import check_file, check_folder
+from rctk.cli.train_flags import NO_TRAIN_FLAGS, TrainFlags
 from rctk.data import Split, read_split
 from rctk.machine import machine_facts, versions
 from rctk.model_io.checks import count_classes
 from rctk.models import build_architecture
 from rctk.records import Record
-from rctk.train import Checkpoints, Epoch, TrainSettings, build_objective, draw_weights, train
+from rctk.train import Checkpoints, Epoch, History, ResumeFile, TrainSettings, draw_weights, train
 from rctk_kernels.errors import DataError, OptionError
 
 NO_RECORD_FLAGS = RecordFlags()
@@ -32,21 +35,16 @@ def train_(  # noqa: PLR0913  # every parameter is a flag
     data: DataFlags,
     out: Annotated[Path, Parameter(name=("--out", "-o"))],
     validation: str | None = None,
-    objective: str = "train.standard",
-    epochs: Whole = TrainSettings.epochs,
-    batch_size: Whole = TrainSettings.batch_size,
-    optimizer: Literal["sgd", "adamw"] = TrainSettings.optimizer,
-    lr: float = TrainSettings.lr,
-    schedule: Literal["cosine", "cyclic", "constant"] = TrainSettings.schedule,
-    weight_decay: float = TrainSettings.weight_decay,
-    augment: Literal["none", "crop", "crop-flip"] = TrainSettings.augment,
+    flags: TrainFlags = NO_TRAIN_FLAGS,
+    resume: Switch = False,
     mean: str | None = None,
     std: str | None = None,
     records: Path = NO_RECORD_FLAGS.out,
 ) -> None:
-    """Train a small classifier, plainly or adversarially, to a checkpoint.
+    """Train a classifier, plainly or adversarially, to a checkpoint.
 
-    The best epoch (by accuracy under PGD) is at --out and the last one beside it, both from the first epoch on.
+    The best epoch (by accuracy under PGD) is at --out and the last one beside it, both from the first epoch on. A run
+    that was stopped goes on after its last epoch with --resume, and ends with the same bits.
 
     Example: rctk train --arch digits-cnn --data digits:train --objective train.pgd_at:eps=0.15 -o digits.pt
 
@@ -55,14 +53,8 @@ def train_(  # noqa: PLR0913  # every parameter is a flag
         data: Training images, such as digits:train.
         out: Checkpoint file.
         validation: Images that choose the best epoch; a tenth of the training images by default.
-        objective: What is minimised, such as train.standard or train.pgd_at:eps=0.15.
-        epochs: Passes over the training images.
-        batch_size: Images in a step.
-        optimizer: Optimizer.
-        lr: Largest learning rate.
-        schedule: How the learning rate moves; cyclic rises and falls once.
-        weight_decay: Weight decay.
-        augment: Random changes of the training images.
+        flags: How to train.
+        resume: Go on with the run that was stopped; all other flags as they were.
         mean: Normalisation mean per channel, in units of [0, 1].
         std: Normalisation standard deviation per channel.
         records: Folder whose records.jsonl the result is appended to.
@@ -71,41 +63,57 @@ def train_(  # noqa: PLR0913  # every parameter is a flag
         raise OptionError(f"--out {out} names an ONNX file; a checkpoint ends in .pt or .safetensors")
     check_file(out, "--out")
     check_folder(records, "--records")
-    settings = TrainSettings(
-        objective=build_objective(objective),
-        epochs=epochs,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        lr=lr,
-        schedule=schedule,
-        weight_decay=weight_decay,
-        augment=augment,
-        seed=data.seed,
-    )
+    settings = flags.settings(data.seed)
+    state = ResumeFile.beside(out, go_on=resume)
     images, held, classes = _read(data, validation)
     spec = read_spec("x".join(str(n) for n in images.images.shape[1:]), mean, std)
     module = build_architecture(arch, classes=len(classes), input=spec)
     draw_weights(module, torch.Generator().manual_seed(data.seed))
     count_classes(module.eval(), spec, Path(f"--arch {arch}"))
     out.parent.mkdir(parents=True, exist_ok=True)
-    saver = Checkpoints(path=out, arch=arch, input=spec, classes=classes, then=_line(epochs))
-    history = train(module, images, held, settings, input=spec, progress=saver)
+    bars, done = Bars(), list[int]()
+
+    def line(epoch: Epoch, _module: nn.Module) -> None:
+        done.append(epoch.number)
+        print(f"epoch {epoch.number}/{settings.epochs}  {epoch}", file=sys.stderr)
+
+    saver = Checkpoints(path=out, arch=arch, input=spec, classes=classes, then=line)
+    if state.path.exists() and not resume:
+        bars.note(f"{state.path} of a stopped run is replaced after the first epoch; --resume would go on with it")
+    with _way_back(state.path, done):
+        history = train(module, images, held, settings, input=spec, progress=saver, bars=bars, resume=state)
+    if history.rank == 0:
+        own = {**_plain(settings), "arch": arch, "data": images.name, "validation": held.name}
+        _tell(history, own, out, len(held), records)
+
+
+def _tell(history: History, own: dict[str, object], out: Path, samples: int, records: Path) -> None:
     best = history.best
     print(
         f"best epoch {best.number}: clean {best.clean_accuracy:.1%}, under PGD {best.robust_accuracy:.1%}; saved {out}"
     )
-    values = {"epochs": [asdict(epoch) for epoch in history.epochs], "samples": len(held)}
-    own = {**asdict(settings), "arch": arch, "data": images.name, "validation": held.name}
+    values = {"epochs": [asdict(epoch) for epoch in history.epochs], "samples": samples, "stopped": history.stopped}
     Record.of("train", {"name": out.name}, own, values, machine=machine_facts(), versions=versions()).append_to(records)
 
 
-def _line(epochs: int) -> Callable[[Epoch, nn.Module], None]:
-    def show(epoch: Epoch, _module: nn.Module) -> None:
-        text = f"loss {epoch.loss:.3f}  clean {epoch.clean_accuracy:.1%}  under PGD {epoch.robust_accuracy:.1%}"
-        best = "  best" if epoch.best else ""
-        print(f"epoch {epoch.number}/{epochs}  {text}  {epoch.seconds:.1f} s{best}", file=sys.stderr)
+@contextmanager
+def _way_back(path: Path, done: list[int]) -> Iterator[None]:
+    """Say how to go on where the user stops the run."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = path.exists()
+        text = (
+            "the same command with --resume goes on after the last finished epoch" if kept else "no epoch is finished"
+        )
+        print(f"stopped after epoch {done[-1]}; {text}" if done else f"stopped; {text}", file=sys.stderr)
+        raise
 
-    return show
+
+def _plain(settings: TrainSettings) -> dict[str, object]:
+    """Return all settings for the record; the objective also says which it is."""
+    values = asdict(settings)
+    return {**values, "objective": {"name": type(settings.objective).__name__, **values["objective"]}}
 
 
 def _read(data: DataFlags, validation: str | None) -> tuple[Split, Split, tuple[str, ...]]:

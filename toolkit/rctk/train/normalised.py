@@ -22,5 +22,6 @@ class Normalised(nn.Module):
         self.module = module
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images ``(N, C, H, W)`` in [0, 1] to logits ``(N, K)``."""
-        return self.module((x - self.mean) / self.std)  # type: ignore[no-any-return]
+        """Map images ``(N, C, H, W)`` in [0, 1] to logits ``(N, K)``, in the type of the images under autocast too."""
+        logits: Tensor = self.module((x - self.mean) / self.std)
+        return logits.to(x.dtype)

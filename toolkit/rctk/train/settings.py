@@ -8,49 +8,57 @@ from typing import Literal
 
 from torch import Tensor
 
+from rctk.train.augmentation import Augmentation, build_augmentations
+from rctk.train.hardware import Hardware
 from rctk.train.objective import Objective
+from rctk.train.schedule import milestones_of
 from rctk.train.standard import Standard
 from rctk_kernels.errors import OptionError
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings:
-    """Everything that decides the outcome of a training run, besides module and data.
+class LoopSettings(Hardware):
+    """Numbers and words that steer the training loop."""
 
-    Attributes:
-        objective: What is minimised; see :func:`rctk.train.build_objective`.
-        epochs: Passes over the training images.
-        batch_size: Images in a step; what is left over at the end of an epoch makes a smaller step.
-        optimizer: ``sgd`` with momentum, or ``adamw``.
-        lr: Largest learning rate.
-        schedule: ``cosine`` falls from ``lr`` to 0; ``cyclic`` rises from 0 for two fifths of the steps and falls to 0
-            again; ``constant`` stays.
-        momentum: Of SGD.
-        weight_decay: Of either optimizer.
-        augment: ``crop`` shifts images by up to ``crop_padding`` pixels, ``crop-flip`` also mirrors them.
-        crop_padding: Pixels; the 4 of CIFAR are too many for an 8x8 image.
-        validation_eps: Budget of the attack that validates each epoch; ``None`` for that of the objective.
-        validation_steps: Gradient steps of that attack, each a quarter of the budget long.
-        seed: Of order, augmentation and attacks.
-    """
-
-    objective: Objective = field(default_factory=Standard)
     epochs: int = 30
+    """Passes over the training images."""
     batch_size: int = 128
+    """Images in a step, on all devices together; what is left over in an epoch makes all its steps a little smaller."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Optimizer; sgd has momentum."""
     lr: float = 0.1
-    schedule: Literal["cosine", "cyclic", "constant"] = "cyclic"
+    """Largest learning rate."""
+    schedule: Literal["cosine", "cyclic", "multistep", "constant"] = "cyclic"
+    """How the learning rate moves; cyclic rises for two fifths of the steps and falls to 0."""
+    milestones: str = "1/2+3/4"
+    """Shares of a multistep run after which the learning rate falls tenfold."""
     momentum: float = 0.9
+    """Momentum of sgd."""
     weight_decay: float = 5e-4
-    augment: Literal["none", "crop", "crop-flip"] = "none"
-    crop_padding: int = 4
+    """Weight decay."""
+    augment: str = ""
+    """Random changes of the training images, such as crop+flip or crop:padding=2+mixup:alpha=1.4."""
+    averaging: Literal["none", "ema", "swa"] = "none"
+    """Average the weights, over steps (ema) or over the last epochs (swa); the average is validated and saved."""
+    ema_decay: float = 0.999
+    """Weight of the past in each step of ema."""
+    swa_start: float = 0.75
+    """Share of the epochs after which swa begins."""
+    keep_zeros: bool = False
+    """Weights of a pruned model that are zero stay zero."""
     validation_eps: float | None = None
+    """Linf budget of the attack that validates each epoch; that of the objective by default."""
     validation_steps: int = 10
-    seed: int = 0
+    """Gradient steps of that attack, each a quarter of its budget long."""
+    patience: int | None = None
+    """Stop after so many epochs without a better one."""
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.batch_size, self.validation_steps) < 1:
-            raise OptionError("epochs, batch_size and validation_steps must be at least 1")
+        super().__post_init__()
+        if min(self.epochs, self.batch_size, self.validation_steps, self.patience or 1) < 1:
+            raise OptionError("epochs, batch_size, validation_steps and patience must be at least 1")
+        if self.patience == 0:
+            raise OptionError("patience must be at least 1; leave it out to run all epochs")
         if not (0 < self.lr < math.inf and self.weight_decay >= 0 and 0 <= self.momentum < 1):
             raise OptionError(
                 f"training needs lr > 0, weight_decay >= 0 and 0 <= momentum < 1, got {self.lr}, {self.weight_decay} "
@@ -58,8 +66,32 @@ class TrainSettings:
             )
         if self.validation_eps is not None and not 0 <= self.validation_eps <= 1:
             raise OptionError(f"validation_eps must lie in [0, 1], got {self.validation_eps}")
-        if self.crop_padding < 0:
-            raise OptionError(f"crop_padding must not be negative, got {self.crop_padding}")
+        if not (0 < self.ema_decay < 1 and 0 <= self.swa_start < 1):
+            raise OptionError(
+                f"averaging needs 0 < ema_decay < 1 and 0 <= swa_start < 1, got {self.ema_decay} and {self.swa_start}"
+            )
+        milestones_of(self.milestones)
+        build_augmentations(self.augment)
+
+    @property
+    def augmentations(self) -> tuple[Augmentation, ...]:
+        """What ``augment`` names."""
+        return build_augmentations(self.augment)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(LoopSettings):
+    """Everything that decides the outcome of a training run, besides module and data."""
+
+    objective: Objective = field(default_factory=Standard)
+    """What is minimised; see :func:`rctk.train.build_objective`."""
+    seed: int = 0
+    """Of order, augmentation and attacks."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.seed < 0:
+            raise OptionError(f"seed must not be negative, got {self.seed}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +114,11 @@ class Epoch:
     best: bool
     seconds: float
 
+    def __str__(self) -> str:
+        """Say everything but the number in a line."""
+        text = f"loss {self.loss:.3f}  clean {self.clean_accuracy:.1%}  under PGD {self.robust_accuracy:.1%}"
+        return f"{text}  {self.seconds:.1f} s{'  best' if self.best else ''}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class History:
@@ -91,11 +128,15 @@ class History:
         epochs: In order.
         best_weights: State dict of the module after its most robust epoch.
         last_weights: State dict after the last epoch.
+        stopped: Why the run ended before its last epoch; empty where it did not.
+        rank: Of this process among those that trained together; 0 prints and saves.
     """
 
     epochs: tuple[Epoch, ...]
     best_weights: dict[str, Tensor] = field(repr=False)
     last_weights: dict[str, Tensor] = field(repr=False)
+    stopped: str = ""
+    rank: int = 0
 
     @property
     def best(self) -> Epoch:
