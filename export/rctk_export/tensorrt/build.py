@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple
 
 from rctk_export.tensorrt.api import Messages, flag, generation, optional, trt
 from rctk_export.tensorrt.expected import Expected, expected_layers, quantizes
-from rctk_export.tensorrt.inspector import detailed
 from rctk_export.tensorrt.options import BuildOptions
 from rctk_kernels.errors import EngineError, OptionError
 
@@ -204,7 +203,8 @@ def _look_into(plan: bytes, logger: trt.ILogger, messages: Messages, options: Bu
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise EngineError(f"TensorRT cannot load the plan that it has just built: {messages.reason()}")
-    return detailed(engine), int(engine.device_memory_size_v2)
+    layers = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    return str(layers), int(engine.device_memory_size_v2)
 
 
 def decide_typing(options: BuildOptions, *, rewritten: bool) -> Literal["strong", "weak"]:

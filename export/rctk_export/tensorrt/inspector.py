@@ -128,14 +128,6 @@ class EngineReport:
         return cls(**{**values, "placed": tuple(Placed(**place) for place in values["placed"])})
 
 
-def detailed(engine: Any) -> str:
-    """Return the inspector's JSON of a ``tensorrt.ICudaEngine``."""
-    from rctk_export.tensorrt.api import trt  # noqa: PLC0415  # the text is read where TensorRT is not installed
-
-    inspector = engine.create_engine_inspector()
-    return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
-
-
 def read_layers(text: str) -> list[EngineLayer]:
     """Read the inspector's JSON; :class:`EngineError` where it is none, or shows no types."""
     try:
