@@ -26,7 +26,7 @@ class AtRandom:
 
     def __call__(self, group: ChannelGroup) -> Tensor:
         """Return ``(C,)``."""
-        generator = torch.Generator().manual_seed(self.seed * 2**32 + zlib.crc32(group.name.encode()))
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {group.name}".encode()))
         alive = torch.stack([weight.abs().sum(dim=1) for weight in group.producers]).sum(dim=0) > 0
         draws = torch.rand(group.channels, generator=generator) + torch.finfo(torch.float32).tiny
         return draws.to(alive.device) * alive

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rctk.models.resize import RESIZABLE, depthwise
 from rctk_export.input_spec import InputSpec
@@ -137,9 +137,10 @@ def _coupling(name: str, group: Any, names: dict[nn.Module, str], ends: set[int]
         if not isinstance(layer, RESIZABLE) or (isinstance(layer, nn.PReLU) and layer.num_parameters == 1):
             continue
         positions = _positions(item, channels)
-        if positions is None:
+        side = _side(layer, out=out)
+        if positions is None or max(item.idxs) >= _size(layer, side):
             return f"the channels that {names[layer]} sees cannot be told apart"
-        members.append(Member(layer=names[layer], side=_side(layer, out=out), positions=positions))
+        members.append(Member(layer=names[layer], side=side, positions=positions))
         layers.append(layer)
     sets = _sets(channels, list(zip(members, layers, strict=True)))
     if sets is None:
@@ -167,6 +168,14 @@ def _side(layer: nn.Module, *, out: bool) -> Side:
     if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d, nn.PReLU)) or depthwise(layer):
         return "both"
     return "out" if out else "in"
+
+
+def _size(layer: nn.Module, side: Side) -> int:
+    """Return how many channels one side of a layer has."""
+    if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        return layer.num_features
+    assert isinstance(layer.weight, Tensor)
+    return len(layer.weight) if side != "in" else layer.weight.shape[1] * int(getattr(layer, "groups", 1))
 
 
 def _positions(item: Any, channels: int) -> tuple[tuple[int, ...], ...] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from rctk.compress.step import Context
-from rctk.train import Epoch, TrainSettings, build_augmentations, build_objective, train
+from rctk.train import Epoch, TrainSettings, build_objective, train
 from rctk.train.objective import Objective
 
 CROPPED = 32
@@ -29,7 +29,7 @@ def finetune(module: nn.Module, context: Context, objective: Objective, *, epoch
         epochs=epochs,
         lr=lr,
         schedule="cosine",
-        augment=build_augmentations("crop+flip" if cropped else ""),
+        augment="crop-flip" if cropped else "none",
         seed=context.seed,
     )
     with context.progress.stage(stage, epochs) as step:

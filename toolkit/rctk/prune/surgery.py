@@ -19,7 +19,7 @@ TOLERANCE = 1e-4
 
 
 def cut(module: nn.Module, couplings: Sequence[Coupling], removed: Removed, spec: InputSpec) -> None:
-    """Remove channels from ``module`` in place, and check that it computes what zeroing them would.
+    """Remove channels from ``module`` in place, once a copy has shown that this computes what zeroing them would.
 
     The reference is a copy of the module in which no layer looks at the channels any more. Logits of random images must
     agree to 1e-4 of their range.
@@ -31,25 +31,35 @@ def cut(module: nn.Module, couplings: Sequence[Coupling], removed: Removed, spec
         spec: Shape of the images.
 
     Raises:
-        MismatchError: The smaller module computes something else; it must not be used.
+        MismatchError: The smaller module would compute something else; ``module`` is as it was.
     """
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn((4, *spec.shape), generator=generator).to(next(module.parameters()).device)
-    blind = copy.deepcopy(module).eval()
+    blind, small = copy.deepcopy(module).eval(), copy.deepcopy(module).eval()
     for coupling in couplings:
         hide(blind, coupling, removed.get(coupling.name, frozenset()))
     gone = _gone(couplings, removed)
-    for (name, side), places in gone.items():
-        _cut_layer(module.get_submodule(name), side, places)
-    module.eval()
+    _cut_layers(small, gone)
+    _compare(blind, small, spec)
+    _cut_layers(module, gone)
+
+
+def _compare(blind: nn.Module, small: nn.Module, spec: InputSpec) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn((4, *spec.shape), generator=generator).to(next(small.parameters()).device)
     with torch.no_grad():
         expected = blind(images)
-        found = module(images)
+        try:
+            found = small(images)
+        except (RuntimeError, ValueError, IndexError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise MismatchError(
+                f"the pruned network would not run ({reason}): its channels take a way that was not understood; leave "
+                "layers whole with skip=NAME"
+            ) from error
     difference = float((expected - found).abs().max())
     if difference > TOLERANCE * max(1.0, float(expected.abs().max())):
         raise MismatchError(
-            f"the pruned network differs from the masked one by {difference:.3g} in its logits; leave layers whole "
-            "with skip=NAME until it does not, and report the architecture"
+            f"the pruned network would differ from the masked one by {difference:.3g} in its logits; leave layers "
+            "whole with skip=NAME until it does not, and report the architecture"
         )
 
 
@@ -86,6 +96,11 @@ def _gone(couplings: Sequence[Coupling], removed: Removed) -> dict[tuple[str, st
             places = _places(member, removed.get(coupling.name, frozenset()))
             gone.setdefault((member.layer, member.side), set()).update(places)
     return {key: places for key, places in gone.items() if places}
+
+
+def _cut_layers(module: nn.Module, gone: Mapping[tuple[str, str], set[int]]) -> None:
+    for (name, side), places in gone.items():
+        _cut_layer(module.get_submodule(name), side, places)
 
 
 def _cut_layer(layer: nn.Module, side: str, places: set[int]) -> None:
