@@ -18,6 +18,9 @@ STEPS: Family[Step] = Family(
         "prune.layers": "rctk.prune.layers:Layers",
         "prune.nm24": "rctk.prune.nm24:Nm24",
         "prune.slimming": "rctk.prune.slimming:Slimming",
+        "distill.ard": "rctk.distill.ard:Ard",
+        "distill.kd": "rctk.distill.kd:Kd",
+        "distill.rslad": "rctk.distill.rslad:Rslad",
         "train.finetune": "rctk.train.finetune:Finetune",
     },
 )
