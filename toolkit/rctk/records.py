@@ -21,7 +21,9 @@ from rctk_kernels.errors import RecordError
 
 FILE_NAME = "records.jsonl"
 SCHEMA = 1
-Kind = Literal["export", "train", "compress", "attack", "bench", "compare", "stress"]
+Kind = Literal[
+    "export", "train", "compress", "attack", "bench", "compare", "stress", "transfer", "differential", "curve"
+]
 LOG = logging.getLogger(__name__)
 
 

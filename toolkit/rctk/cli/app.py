@@ -14,6 +14,9 @@ from rctk.cli.words import setting
 COMMANDS = {
     "export": "Compress a classifier to int8 and write a bundle.",
     "attack": "Attack a bundle's float model, twin or engine, or a bare engine file.",
+    "transfer": "Craft on every form of one or more models and try it on all: a source x target matrix.",
+    "differential": "Search for images that the engine gets wrong and the float model right, and the reverse.",
+    "curve": "Robust accuracy over the budget or over the number of queries, and where forms meet.",
     "bench": "Measure latency, throughput and memory of an engine on this machine.",
     "stress": "Corruptions, occlusion, rotations and JPEG: float against engine on the same images.",
     "compare": "Gate the deployed engine against its float parent; exit code 0, 1 or 3.",

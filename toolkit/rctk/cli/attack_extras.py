@@ -38,11 +38,18 @@ def fed(budget: ThreatModel, deployment: Deployment, look: FirstLook, *, rounded
 def check_extras(metrics: Sequence[str], repeats: int, protocol: str | None) -> bool:
     """Refuse a metric or a setting that does not exist; say whether any is wanted, because most need gradients."""
     found = [METRICS.build(text) for text in metrics]
-    if protocol is not None and (found or repeats != 1):
-        raise OptionError("--metric and --repeats go with --attack; a protocol is one run with one seed, see --seed")
+    if protocol is not None and found:
+        raise OptionError("--metric goes with --attack; leave it out beside --protocol")
+    check_repeats(repeats, protocol)
+    return bool(found)
+
+
+def check_repeats(repeats: int, protocol: str | None, *, each: bool = False) -> None:
+    """Refuse fewer runs than one, and repeats or separate gates of a protocol, which is one run with one seed."""
     if repeats < 1:
         raise OptionError(f"--repeats must be at least 1, got {repeats}")
-    return bool(found)
+    if protocol is not None and (repeats > 1 or each):
+        raise OptionError("--repeats and --each go with --attack; run the protocol again with another --seed instead")
 
 
 def measure(  # noqa: PLR0913  # what, of whom, on what, and how

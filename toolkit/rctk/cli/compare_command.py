@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from rctk.cli.attack_records import WORST_COLUMNS, worst_rows
-from rctk.cli.console import Bars, table
+from rctk.cli.attack_extras import check_repeats, fed, settings_of
+from rctk.cli.compare_words import Compared
+from rctk.cli.console import Bars
 from rctk.cli.flags import DataFlags, Fraction, GridFlags, InputFlags, RecordFlags, Repeated, Switch, Whole
 from rctk.cli.places import check_file
-from rctk.cli.protocol_runs import chosen, protocol_run, show_protocol
+from rctk.cli.protocol_runs import chosen, protocol_run
 from rctk.data import read_split
 from rctk.deployment import open_deployment
-from rctk.evaluation.subjects import eight_bit
-from rctk.evaluation.suite import SuiteResult, attack_subjects
+from rctk.evaluation.first_look import FirstLook
+from rctk.evaluation.repeats import Apart, repeated
+from rctk.evaluation.suite import attack_subjects
 from rctk.forms import need_gradients, need_reference, open_forms
-from rctk.gate import Comparison, compare_paired
 from rctk.gate_outputs import default_summary, write_outputs
+from rctk.gate_together import Together, gate_attacks
 from rctk.machine import machine_facts, versions
 from rctk.records import Record
 from rctk.statistics.non_inferiority import check_margin
-from rctk.statistics.planning import plan_text
+from rctk.statistics.planning import Spread, plan_text
 
 NO_INPUT_FLAGS = InputFlags()
 NO_THREAT_FLAGS = GridFlags()
@@ -45,6 +47,8 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
     engine: str = "onnxruntime",
     target: str | None = None,
     parent: Annotated[Path | None, Parameter(name="--float")] = None,
+    each: Switch = False,
+    repeats: Whole = 1,
     batch_size: Whole = 64,
     junit: Path | None = None,
     summary: Path | None = None,
@@ -73,6 +77,9 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
         engine: Engine that runs the deployed file.
         target: Which int8 file of the bundle.
         parent: Float .onnx of a bare int8 file.
+        each: Run and gate every attack by itself as well, with Holm's correction for their number; the exit code stays
+            that of all attacks together.
+        repeats: Attack with so many seeds, from --seed on; the worst case per image counts, the spread is told.
         batch_size: Most images in one pass.
         junit: Write JUnit XML there.
         summary: Append a Markdown summary there; $GITHUB_STEP_SUMMARY by default where it is set.
@@ -90,11 +97,16 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
         check_file(file, flag)
     preset, attacks = chosen(protocol, attack)
     budget, folder, gradients = threat.model(), records.checked(), need_gradients(attacks)
+    check_repeats(repeats, protocol, each=each)
     with open_deployment(path, target=target, spec=flags.spec(), parent=parent) as deployment:
         split = read_split(
             data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download
         )
         found, journal = None, None
+        spreads: dict[str, Spread] = {}
+        single: dict[str, Together] = {}
+        look = FirstLook(split, batch_size, deployment.classes)
+        budget = fed(budget, deployment, look, rounded=threat.rounded)
         if preset is not None:
             deployment.need_float()
             found, journal = protocol_run(
@@ -112,59 +124,49 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
             result = found.suite
         else:
             pairs = need_reference(attacks)
-            with open_forms(deployment, ("float", "engine"), engine, gradients=gradients, beside=pairs) as subjects:
-                result = attack_subjects(
-                    subjects,
-                    split,
+            forms = ("float", "engine")
+            with open_forms(deployment, forms, engine, gradients=gradients, beside=pairs, look=look) as subjects:
+                run = Apart(
+                    lambda chosen, seed: attack_subjects(
+                        subjects,
+                        split,
+                        chosen,
+                        budget,
+                        seed=seed,
+                        batch_size=batch_size,
+                        rounded=threat.rounded,
+                        progress=Bars(),
+                    ),
                     attacks,
-                    budget,
-                    seed=data.seed,
-                    batch_size=batch_size,
-                    rounded=threat.rounded,
-                    progress=Bars(),
+                    together=not each,
                 )
-    disbelief = "" if found is None else found.disbelief()
-    comparison = replace(_gates(result, max_drop, rounded=threat.rounded), disbelief=disbelief)
+                result, spreads = repeated(run, data.seed, repeats)
+            single = gate_attacks(run.each(), max_drop, rounded=threat.rounded) if each else {}
+        result = replace(result, notes=(*look.notes, *result.notes))
+    done = Compared(
+        result=result,
+        max_drop=max_drop,
+        rounded=threat.rounded,
+        look=look,
+        spreads=spreads,
+        single=single,
+        found=found,
+    )
     subject = {
         "name": deployment.name,
         "sha256": deployment.sha256,
         "target": deployment.deployed.target,
         "engine": engine,
     }
-    settings = {**asdict(budget), **result.settings, "data": split.name, "fingerprint": split.fingerprint}
-    own = {**settings, "samples": len(split), "max_drop": max_drop}
-    values = comparison.as_dict()
-    if found is not None:
-        own["protocol"] = found.protocol.name
-        values["protocol"] = {name: found.as_dict(name) for name in result.clean}
-    if threat.rounded:
-        own["grid"] = "uint8"
-        values["float_valued"] = _gates(result, max_drop, rounded=False).as_dict()
-    Record.of("compare", subject, own, values, machine=machine_facts(), versions=versions()).append_to(folder)
-    write_outputs(
-        comparison,
-        f"{deployment.name} {deployment.deployed.target}".strip(),
-        junit=junit,
-        summary=summary,
-        json=json,
-    )
-    shown = deployment.deployed.target or "bare file"
-    print(f"{deployment.name} ({shown}, {engine}) on {len(split)} images of {split.name}")
-    for line in comparison.text():
-        print(line)
-    if threat.rounded:
-        table("the gate is on 8-bit pixels; side by side", WORST_COLUMNS, worst_rows(result))
-    if found is not None and journal is not None:
-        show_protocol(found)
+    own = {**settings_of(budget, split, engine), **done.settings()}
+    Record.of("compare", subject, own, done.values(), machine=machine_facts(), versions=versions()).append_to(folder)
+    comparison, shown = done.gates(), f"{deployment.name} {deployment.deployed.target}".strip()
+    try:
+        write_outputs(comparison, shown, junit=junit, summary=summary, json=json)
+    finally:  # a file that cannot be written hides no verdict, and a reader who left costs no file
+        where = deployment.deployed.target or "bare file"
+        print(f"{deployment.name} ({where}, {engine}) on {len(split)} images of {split.name}")
+        done.show()
+    if journal is not None:
         journal.forget()
-    for note in result.notes:
-        print(f"note: {note}")
     return comparison.exit_code
-
-
-def _gates(result: SuiteResult, max_drop: float, *, rounded: bool) -> Comparison:
-    """Compare float and engine on images as they are, or after rounding."""
-    parent, deployed = (eight_bit(name) if rounded else name for name in ("float", "engine"))
-    return compare_paired(
-        result.clean[parent], result.robust[parent], result.clean[deployed], result.robust[deployed], max_drop=max_drop
-    )

@@ -79,6 +79,12 @@ class FirstLook:
         }
         return self._logits(subject, answers) if share == 1 else subject
 
+    @property
+    def classes(self) -> int:
+        """Number of classes ``K`` of the forms looked at so far."""
+        assert self._classes is not None  # one form was looked at
+        return self._classes[0]
+
     def _check_count(self, name: str, count: int) -> None:
         known, said = self._classes or (count, "")
         if count != known:

@@ -90,3 +90,31 @@ def _both(first: Entry, second: Entry) -> Entry:
         seconds=first.seconds + second.seconds,
         notes=tuple(dict.fromkeys((*first.notes, *second.notes))),
     )
+
+
+class Apart:
+    """Runs every attack by itself, so that each meets all images and can be gated by itself; see :meth:`each`.
+
+    Args:
+        run: Runs the attacks it is given with a seed.
+        attacks: Attacks with settings.
+        together: Run them all in one suite instead, where an image that one broke is spared the next.
+    """
+
+    def __init__(
+        self, run: Callable[[Sequence[str], int], SuiteResult], attacks: Sequence[str], *, together: bool = False
+    ) -> None:
+        self._run, self._together = run, tuple(attacks) if together else ()
+        self._parts: dict[str, list[SuiteResult]] = {} if together else {text: [] for text in attacks}
+
+    def __call__(self, seed: int) -> SuiteResult:
+        """Return the union of all attacks with this seed."""
+        if self._together:
+            return self._run(self._together, seed)
+        for text, done in self._parts.items():
+            done.append(self._run((text,), seed))
+        return merged([done[-1] for done in self._parts.values()])
+
+    def each(self) -> dict[str, SuiteResult]:
+        """Return for every attack its worst case over the seeds so far."""
+        return {text: merged(done) for text, done in self._parts.items()}
