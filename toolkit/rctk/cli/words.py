@@ -9,13 +9,13 @@ def setting(value: object) -> str | None:
     """Print a default for a help page; None where there is nothing to say.
 
     Example:
-        >>> setting(8 / 255), setting(("cpu", "tensorrt")), setting(0.02), setting(())
-        ('8/255', 'cpu, tensorrt', '0.02', None)
+        >>> setting(8 / 255), setting(("cpu", "tensorrt")), setting((1 / 255, 2 / 255)), setting(())
+        ('8/255', 'cpu, tensorrt', '1/255, 2/255', None)
     """
     if value is None or value is False or value in {"", ()}:
         return None
     if isinstance(value, tuple):
-        return ", ".join(map(str, value))
+        return ", ".join(ratio(one) if isinstance(one, float) else str(one) for one in value)
     return ratio(value) if isinstance(value, float) else str(value)
 
 
