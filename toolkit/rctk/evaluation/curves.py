@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from rctk.attacks import ATTACKS
-from rctk.attacks.attack import Attack
 from rctk.data.split import Split
 from rctk.evaluation.query_curve import QueryCurve, query_curve
 from rctk.evaluation.subjects import Subject
@@ -124,9 +123,7 @@ def query_curves(  # noqa: PLR0913 - who, on what, by what, how much, then how
     with progress.stage(attack, len(subjects)) as step:
         found = {}
         for subject in subjects:
-            found[subject.name] = query_curve(
-                subject.predict, split, cast("Attack", method), threat, seed=seed, batch_size=batch_size
-            )
+            found[subject.name] = query_curve(subject.predict, split, method, threat, seed=seed, batch_size=batch_size)
             step(1)
     return found
 

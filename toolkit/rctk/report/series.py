@@ -74,7 +74,7 @@ def latency_rows(records: Sequence[Record]) -> list[LatencyRow]:
         where = f"batch {batch}, threads {threads}"
         label = _join(record.subject.get("name"), file_name(record.subject), record.subject.get("engine"), where)
         if "median_ms" in found:
-            rows.append(LatencyRow(label, _side(record.subject), found, listed))
+            rows.append(LatencyRow(label, side_of(record.subject), found, listed))
     return rows
 
 
@@ -139,7 +139,7 @@ def _key(subject: Mapping[str, Any]) -> tuple[str, str]:
 
 def _accuracies(record: Record) -> tuple[Accuracy, ...]:
     if record.kind == "attack":
-        side = _side(record.subject)
+        side = side_of(record.subject)
         points = [_accuracy(record.values, side, name) for name in ("clean", "robust")]
     elif record.kind == "compare":
         sides: tuple[Side, Side] = ("float", "engine")
@@ -159,7 +159,8 @@ def _accuracy(values: Mapping[str, Any], side: Side, gate: str, prefix: str = ""
     return Accuracy(side, gate == "robust", float(value), float(low), float(high))  # type: ignore[arg-type]  # numbers
 
 
-def _side(subject: Mapping[str, Any]) -> Side:
+def side_of(subject: Mapping[str, Any]) -> Side:
+    """Return which form of a model a record is about."""
     if str(subject.get("engine", "")).partition(":")[0] == "twin":
         return "twin"
     return "float" if subject.get("role") == "float" else "engine"
