@@ -12,7 +12,7 @@ import torch
 
 from rctk.compress.step import Context, Draft
 from rctk.quantize.chains import Link, by_channel, links
-from rctk.quantize.layers import BATCH, draw
+from rctk.quantize.layers import BATCH, draw, set_bias
 from rctk_export.graph import Graph, attributes
 from rctk_export.input_spec import FloatNCHW
 from rctk_export.onnx_module import OnnxModule
@@ -67,21 +67,19 @@ class AbsorbBias:
 
 def _exact(graph: Graph, link: Link) -> bool:
     """Whether a constant passes from one bias to the other: only ReLU between them, no padding behind it."""
-    biases = [graph.constant(node, 2) for node in (link.first, link.second)]
     only_relu = link.rectified and all(node.op_type in {"Relu", "Identity"} for node in link.between)
     settings = attributes(link.second)
     padded = any(settings.get("pads", ())) or settings.get("auto_pad", b"NOTSET") != b"NOTSET"
-    return only_relu and not padded and all(bias is not None for bias in biases)
+    return only_relu and not padded and graph.constant(link.first, 2) is not None
 
 
 def _move(graph: Graph, link: Link, surplus: npt.NDArray[np.float64]) -> None:
     bias1, bias2, weight2 = (graph.constant(*at) for at in ((link.first, 2), (link.second, 2), (link.second, 1)))
     assert bias1 is not None
-    assert bias2 is not None
     assert weight2 is not None
     added = (by_channel(link, weight2).sum(axis=3) * surplus.reshape(link.groups, 1, -1)).sum(axis=2).reshape(-1)
-    graph.rewrite_constant(link.first, 2, (bias1.reshape(-1) - surplus).astype(np.float32))
-    graph.rewrite_constant(link.second, 2, (bias2.reshape(-1) + added).astype(np.float32))
+    set_bias(graph, link.first, bias1.reshape(-1) - surplus)
+    set_bias(graph, link.second, added if bias2 is None else bias2.reshape(-1) + added)
 
 
 def channel_moments(

@@ -30,7 +30,8 @@ class AdaRound:
     ``W_hat = s * clip(floor(W / s) + h(V), low, high)`` with ``h(V) = clip(sigmoid(V) * 1.2 - 0.1, 0, 1)`` minimises
     ``|a(W x) - a(W_hat x_hat)|^2 + weight * sum(1 - |2 h(V) - 1|^beta)``, where ``x_hat`` comes out of layers that are
     rounded already and ``a`` is the ReLU behind the layer. Scales are those of the draft (``quant.seqmse``), otherwise
-    those with the least squared error of the weights. Fewer images and iterations than the paper's suffice because
+    those with the least squared error of the weights. Outputs are measured in units of their root mean square, so that
+    ``weight`` means the same in every layer. Fewer images and iterations than the paper's suffice because
     each iteration sees places drawn from all images.
 
     Attributes:
@@ -88,13 +89,14 @@ class AdaRound:
         v = torch.log(start / (1 - start)).requires_grad_()
         optimizer = torch.optim.Adam([v], lr=self.learning_rate)
         wanted = target.wanted.relu() if target.layer.rectified else target.wanted
+        unit = self.places * float(wanted.square().mean()) or 1.0
         for i in range(self.iterations):
             rows = torch.randint(wanted.shape[1], (self.places,), generator=generator)
             up = soft(v)
             rounded = (floor + up).clamp(-limit, limit) * step
             made = torch.baddbmm(target.bias, target.inputs[:, rows], rounded)
             miss = (made.relu() if target.layer.rectified else made) - wanted[:, rows]
-            loss = miss.square().sum() / self.places
+            loss = miss.square().sum() / unit
             done = i / self.iterations
             if done >= WARM_UP:
                 loss = loss + self.weight * regulariser(up, (done - WARM_UP) / (1 - WARM_UP))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rctk.compress.step import Context, Draft
 from rctk.quantize.absorb_bias import channel_moments
-from rctk.quantize.layers import BATCH, WeightLayer, draw, rounded, weight_layers
+from rctk.quantize.layers import BATCH, WeightLayer, draw, rounded, set_bias, weight_layers
 from rctk_export.graph import Graph
 from rctk_export.input_spec import FloatNCHW
 from rctk_export.onnx_module import OnnxModule
@@ -88,10 +88,5 @@ def _corrected(model: onnx.ModelProto, layers: list[WeightLayer], shifts: dict[s
     graph = Graph(copy)
     nodes = {node.name: node for node in graph.nodes}
     for layer in layers:
-        node, bias = nodes[layer.name], (layer.bias + shifts[layer.name]).astype(np.float32)
-        if len(node.input) > 2 and node.input[2]:
-            graph.rewrite_constant(node, 2, bias)
-        else:
-            del node.input[2:]
-            node.input.append(graph.add_constant(f"{layer.name}.bias", bias))
+        set_bias(graph, nodes[layer.name], layer.bias + shifts[layer.name])
     return graph.finish()

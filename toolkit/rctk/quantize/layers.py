@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -84,6 +85,15 @@ def weight_layers(draft: Draft) -> list[WeightLayer]:
             )
         )
     return found
+
+
+def set_bias(graph: Graph, node: onnx.NodeProto, bias: Array) -> None:
+    """Give a layer the bias ``(O,)``, also one that had none."""
+    if len(node.input) > 2 and node.input[2]:
+        graph.rewrite_constant(node, 2, bias.astype(np.float32))
+        return
+    del node.input[2:]
+    node.input.append(graph.add_constant(f"{node.name}.bias", bias.astype(np.float32)))
 
 
 def _per_channel(bias: Array, count: int) -> Array:
