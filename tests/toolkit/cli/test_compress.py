@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def same(first, second):
 def test_a_pruned_checkpoint_can_be_exported(rctk, tmp_path, checkpoint):
     done = rctk("compress", checkpoint, *DATA, "--step", PRUNE, "-o", "small/net.pt")
     assert done.code == 0, done.err
-    assert "step 1 of 1: prune.depgraph(criterion='l1', ratio=0.3" in done.err
+    assert "step 1 of 1: prune.depgraph:criterion=l1,ratio=0.3,by=params" in done.err
     assert "clean, 20 of digits:train" in done.out
     small = load_model(tmp_path / "small" / "net.pt")
     assert small.arch == "pruned:digits-cnn"
@@ -115,6 +116,41 @@ def test_an_export_runs_the_steps_first_and_its_manifest_says_so(rctk, tmp_path,
     again = rctk(*arguments, "--step", PRUNE, "-o", "again", "--work", "small-steps")
     assert "(kept from an earlier run)" in again.err
     assert (tmp_path / "again" / "float.onnx").read_bytes() == (tmp_path / "small" / "float.onnx").read_bytes()
+
+
+def test_a_stopped_recipe_goes_on_with_the_same_result(start, tmp_path, checkpoint):
+    """Twice in processes of their own, so that all have the same number of threads; the second is stopped once."""
+    arguments = ("compress", checkpoint, *DATA, "--step", PRUNE, "--step", "train.finetune:epochs=30,lr=0.02")
+    through = start(*arguments, "-o", "through.pt")
+    assert through.wait(timeout=120) == 0, through.stderr.read()
+    process = start(*arguments, "-o", "stopped.pt")
+    while (line := process.stderr.readline()) and "epoch 3/30" not in line:
+        pass
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.endswith("interrupted; finished results are kept\n")
+    assert not (tmp_path / "stopped.pt").exists()
+    assert [path.name[:17] for path in (tmp_path / "stopped-steps").glob("*.pt")] == ["01-prune.depgraph"]
+    again = start(*arguments, "-o", "stopped.pt")
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert "step 1 of 2: prune.depgraph:criterion=l1,ratio=0.3,by=params (kept from an earlier run)" in err
+    assert "going on after epoch" in err
+    assert same(tmp_path / "through.pt", tmp_path / "stopped.pt")
+
+
+def test_graph_steps_are_in_the_manifest_of_an_export(rctk, tmp_path, checkpoint):
+    (tmp_path / "r.yaml").write_text(f"- {PRUNE}\n- quant.equalize\n- quant.bias_correction: {{samples: 32}}\n")
+    done = rctk("export", checkpoint, "--calibration", "digits:train", *FEW, "--recipe", "r.yaml", "-o", "small")
+    assert done.code == 0, done.err
+    manifest = json.loads((tmp_path / "small" / "manifest.json").read_text())
+    steps = [step["step"] for step in manifest["model"]["recipe"]]
+    assert steps == ["prune.depgraph", "quant.equalize", "quant.bias_correction"]
+    (facts,) = [file["facts"] for file in manifest["files"] if file["role"] == "int8"]
+    assert list(facts["steps"]) == steps[1:]
+    done = rctk("compress", checkpoint, *DATA, "--recipe", "r.yaml", "-o", "small.pt")
+    assert "quant.equalize works on the ONNX graph" in done.refusal
 
 
 def test_a_graph_takes_no_module_steps(rctk, tmp_path, float_onnx):

@@ -278,15 +278,15 @@ def test_a_checkpoint_cannot_hold_a_graph_step():
 
 def test_steps_run_in_order_on_a_copy(model, context):
     before = copy.deepcopy(model.module.state_dict())
-    done = apply_recipe(model, Recipe.of(["test.shake", "test.narrow"]), context)
-    assert CALLS == ["shake 0.1", "narrow"]
+    done = apply_recipe(model, Recipe.of(["test.shake:size=0.2,layer=last", "test.narrow"]), context)
+    assert CALLS == ["shake 0.2", "narrow"]
     assert done.module[1].out_features == 4
     assert done.arch == "pruned:mlp:hidden=8,layers=2"
     assert not done.module.training
     assert all(torch.equal(before[key], value) for key, value in model.module.state_dict().items())
     assert context.progress.notes == [
-        "step 1 of 2: test.shake(size=0.1, layer='all', twice=False, notes='')",
-        "step 2 of 2: test.narrow(units=4)",
+        "step 1 of 2: test.shake:size=0.2,layer=last",
+        "step 2 of 2: test.narrow",
     ]
 
 

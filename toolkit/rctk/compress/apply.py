@@ -77,7 +77,7 @@ def _changed(model: LoadedModel, named: Named, context: Context) -> LoadedModel:
 
 
 def _announce(context: Context, recipe: Recipe, number: int, *, more: str = "") -> None:
-    context.progress.note(f"step {number} of {len(recipe.steps)}: {recipe.steps[number - 1]}{more}")
+    context.progress.note(f"step {number} of {len(recipe.steps)}: {recipe.steps[number - 1].short}{more}")
 
 
 @contextmanager

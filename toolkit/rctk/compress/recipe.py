@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,6 +37,14 @@ class Named:
     def as_dict(self) -> dict[str, Any]:
         """Return name and every setting, for records and manifests."""
         return {"step": self.name, **asdict(cast("Any", self.step))}
+
+    @property
+    def short(self) -> str:
+        """Name and what differs from the defaults, such as ``train.finetune:epochs=2``."""
+        own = {field.name: getattr(self.step, field.name) for field in fields(cast("Any", self.step)) if field.init}
+        usual = {field.name: field.default for field in fields(cast("Any", self.step))}
+        given = ",".join(f"{key}={value}" for key, value in own.items() if value != usual[key])
+        return f"{self.name}:{given}" if given else self.name
 
     def __str__(self) -> str:
         return self.name + repr(self.step).removeprefix(type(self.step).__name__)
