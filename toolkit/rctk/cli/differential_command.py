@@ -71,10 +71,10 @@ def differential_(  # noqa: PLR0913  # every parameter is a flag
         look = FirstLook(split, batch_size, deployment.classes)
         budget = fed(budget, deployment, look, rounded=False)
         with open_forms(deployment, ("float", "engine"), engine, gradients=gradients, look=look) as subjects:
-            parent, deployed = subjects
+            first, second = subjects
             result = differential(
-                parent,
-                deployed,
+                first,
+                second,
                 split,
                 budget,
                 searches=search,

@@ -22,7 +22,7 @@ STYLES = ("-", "--", ":", "-.")
 
 
 class Line(NamedTuple):
-    """One curve: ``x`` in units of [0, 1] images or queries, shares with their interval."""
+    """One curve: ``x`` in units of [0, 1] images or queries, shares with their interval; linf budgets are levels."""
 
     label: str
     side: Side
@@ -30,6 +30,7 @@ class Line(NamedTuple):
     value: list[float]
     low: list[float]
     high: list[float]
+    levels: bool
 
 
 def lines(records: Sequence[Record], over: Over) -> list[Line]:
@@ -42,7 +43,9 @@ def lines(records: Sequence[Record], over: Over) -> list[Line]:
         if points:
             side = side_of(record.subject)
             label = f"{text(record.subject.get('name'), 30)}, {NAMES[side]}, {text(record.settings.get('attack'), 30)}"
-            found.append(Line(label, side, *(_column(points, key) for key in (over, "accuracy", "low", "high"))))
+            x, value, low, high = (_column(points, key) for key in (over, "accuracy", "low", "high"))
+            levels = over == "eps" and record.settings.get("norm") == "linf"
+            found.append(Line(label, side, x, value, low, high, levels))
     return found
 
 
@@ -61,13 +64,14 @@ def _plot(found: Sequence[Line], over: Over) -> Plot:
     more = f" The newest {SHOWN} of {len(found)} curves; the table below holds all." if len(found) > SHOWN else ""
     with styled():
         figure, (axes,) = new_figure(3.4)
+        levels = all(line.levels for line in shown)
         for at, line in enumerate(shown):
-            _draw(axes, line, over, STYLES[(at // 2) % len(STYLES)])
+            _draw(axes, line._replace(levels=levels), over, STYLES[(at // 2) % len(STYLES)])
         axes.legend(fontsize=8, frameon=False, labelcolor=MUTED)
         axes.set_ylim(0, 100)
         axes.set_xlim(left=0)
         axes.set_ylabel("robust accuracy, %")
-        axes.set_xlabel("budget, levels of 255" if over == "eps" else "queries per image")
+        axes.set_xlabel(_unit(over, levels=levels))
         return Plot(
             TITLES[over],
             "Bands: 95 % intervals; they cover the choice of images, not the strength of the attack." + more,
@@ -75,8 +79,14 @@ def _plot(found: Sequence[Line], over: Over) -> Plot:
         )
 
 
+def _unit(over: Over, *, levels: bool) -> str:
+    if over == "queries":
+        return "queries per image"
+    return "budget, levels of 255" if levels else "budget, images in [0, 1]"
+
+
 def _draw(axes: Axes, line: Line, over: Over, style: str) -> None:
-    x = [255 * value for value in line.x] if over == "eps" else line.x
+    x = [255 * value for value in line.x] if line.levels else line.x
     value, low, high = ([100 * share for share in column] for column in (line.value, line.low, line.high))
     look: dict[str, Any] = {
         "color": COLOURS[line.side],

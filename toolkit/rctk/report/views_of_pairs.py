@@ -17,7 +17,7 @@ def _cells(record: Record) -> list[Part]:
         (text(rate.get("source")), text(rate.get("target"))): rate
         for rate in map(numbers, rates if isinstance(rates, list | tuple) else [])
     }
-    found = []
+    found: list[Part] = []
     for cell in map(numbers, cells if isinstance(cells, list | tuple) else []):
         rate = rated.get((text(cell.get("source")), text(cell.get("target"))), {})
         found.append({**record.settings, **cell, "rate": rate.get("rate"), "interval": rate.get("interval")})
@@ -26,7 +26,7 @@ def _cells(record: Record) -> list[Part]:
 
 def _searches(record: Record) -> list[Part]:
     ways = record.values.get("directions")
-    found = []
+    found: list[Part] = []
     for way in map(numbers, ways if isinstance(ways, list | tuple) else []):
         every = {**numbers(way.get("searches")), "all of them": way.get("union")}
         for name, search in every.items():
