@@ -114,7 +114,8 @@ class _Walker:
 
     def _behind(self, node: NodeProto, computes_float: bool) -> tuple[tuple[str, ...], Arithmetic, str]:
         """Follow the output of ``node`` to where it becomes int8, or cannot."""
-        view, tensor, taken = self.view, node.output[0], []
+        view, tensor = self.view, node.output[0]
+        taken: list[str] = []
         while True:
             users = [user.node for user in view.users(tensor)]
             if tensor in view.graph.outputs:

@@ -132,7 +132,7 @@ def layers_path(plan: Path) -> Path:
 def read_record(plan: Path) -> PlanRecord:
     """Read the record of ``plan``; :class:`EngineError` where it is absent or damaged."""
     path = record_path(plan)
-    again = f"build the plan here with `rctk build BUNDLE --engine tensorrt --out {plan}`"
+    again = "make one here with `rctk build BUNDLE --engine tensorrt`, or name another with tensorrt:plan=FILE"
     if not plan.is_file():
         raise EngineError(f"there is no plan {plan}; {again}")
     if not path.is_file():

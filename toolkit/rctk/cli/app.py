@@ -23,6 +23,7 @@ COMMANDS = {
     "audit": "Check whether robust accuracies can be believed, or gradients are masked.",
     "report": "Render records as tables, Markdown and one HTML page with plots.",
     "compress": "Prune, train or distill by the steps of a recipe, to a checkpoint.",
+    "build": "Build the TensorRT plan of a bundle for the GPU of this machine.",
     "train": "Train a small classifier, plainly or adversarially, to a checkpoint.",
     "inspect": "Show what is in a bundle or an ONNX file.",
     "doctor": "Show what this machine can run and what to mend.",
