@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rctk.records import Record
-from rctk.report.tables import Table, tables
+from rctk.report.protocols import all_tables
+from rctk.report.tables import Table
 from rctk.report.words import markdown
 
 
 def render_markdown(records: Sequence[Record]) -> str:
     """Return a Markdown page with every column of every table."""
-    sections = [_section(table) for table in tables(records)] or ["no records yet\n"]
+    sections = [_section(table) for table in all_tables(records)] or ["no records yet\n"]
     return "# rctk report\n\n" + "\n".join(sections)
 
 

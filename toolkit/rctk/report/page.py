@@ -12,8 +12,12 @@ from rctk.records import Record
 from rctk.report.canvas import Plot
 from rctk.report.plot_accuracy import accuracy_plot
 from rctk.report.plot_cost import cost_plot
+from rctk.report.plot_curve import curve_plots
 from rctk.report.plot_latency import latency_plot
-from rctk.report.tables import Table, file_name, tables
+from rctk.report.plot_tiers import tier_plot
+from rctk.report.plot_transfer import transfer_plot
+from rctk.report.protocols import all_tables
+from rctk.report.tables import Table, file_name
 from rctk.report.words import budget, number, text
 from rctk.whole_file import write_whole
 from rctk_kernels.errors import RecordError
@@ -67,7 +71,9 @@ def render_html(records: Sequence[Record], path: Path) -> None:
 
 def html_page(records: Sequence[Record]) -> str:
     """Return the page as text; the same records give the same page."""
-    plots = [plot for plot in (accuracy_plot(records), latency_plot(records), cost_plot(records)) if plot is not None]
+    drawn = [accuracy_plot(records), tier_plot(records), *curve_plots(records), transfer_plot(records)]
+    drawn += [latency_plot(records), cost_plot(records)]
+    plots = [plot for plot in drawn if plot is not None]
     days = sorted({record.time[:10] for record in records})
     span = text(" to ".join(dict.fromkeys((days[0], days[-1])))) if days else "none yet"
     body = [
@@ -75,7 +81,7 @@ def html_page(records: Sequence[Record]) -> str:
         f'<p class="quiet">Records: {number(len(records))}, {escape(span)}. Made by rctk {escape(__version__)}.</p>',
         _verdicts(records),
         *(_figure(plot) for plot in plots),
-        *(_table(table) for table in tables(records)),
+        *(_table(table) for table in all_tables(records)),
     ]
     head = (
         f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">'
@@ -101,8 +107,13 @@ def _verdict(record: Record) -> str:
     where = ", ".join([text(record.subject.get("name")), file_name(record.subject), text(record.subject.get("engine"))])
     return (
         f'<li class="{style}"><strong>{mark} {escape(text(outcome))}</strong><br>{escape(where)}<br>'
-        f'<span class="quiet">{escape(basis)}</span></li>'
+        f'<span class="quiet">{escape(basis)}</span>{_disbelief(record)}</li>'
     )
+
+
+def _disbelief(record: Record) -> str:
+    why = record.values.get("disbelief")
+    return f"<br><strong>{escape(text(why, 300))}</strong>" if why else ""
 
 
 def _figure(plot: Plot) -> str:

@@ -11,7 +11,8 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from rctk.records import Record
-from rctk.report.tables import Table, tables
+from rctk.report.protocols import all_tables
+from rctk.report.tables import Table
 
 LONGEST_PIECE = 24
 """A longer word may be broken."""
@@ -23,7 +24,7 @@ def render_terminal(records: Sequence[Record], console: Console) -> None:
     """Print one table per kind of record; what a terminal has no room for is in the Markdown and on the page."""
     if not records:
         console.print(Text("no records yet"))
-    for table in tables(records):
+    for table in all_tables(records):
         kept, left_out = columns_that_fit(table, console.width)
         console.print(_grid(table, kept, console.width))
         if left_out:
