@@ -5,10 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json as json_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rctk.cli.console import share, size, table
 from rctk.cli.flags import Switch
-from rctk.inspection import Description, FileRow, GraphFacts, describe
+from rctk.cli.plan_tables import show_plan
+from rctk_export.tensorrt.record import PLAN
+
+if TYPE_CHECKING:
+    from rctk.inspection import Description, FileRow, GraphFacts
 
 FORMAT = ("arithmetic", "reason", "weight_scales", "input_scale")
 """What float graphs have nothing to say about."""
@@ -19,16 +24,21 @@ FILE_COLUMNS = (
 
 
 def inspect_(path: Path, /, *, target: str = "", layers: Switch = False, json: Switch = False) -> None:
-    """Show what is in a bundle or an ONNX file: files, layers, what stayed float and why, and rule violations.
+    """Show what is in a bundle, an ONNX file or a TensorRT plan: files, layers, what stayed float and why.
 
     Example: rctk inspect model-int8 --target cpu --layers
 
     Args:
-        path: Bundle folder or .onnx file.
+        path: Bundle folder, .onnx file, or .plan file with its record beside it.
         target: Look into this target's int8 file; for a bare file, lint it by this target's rules.
         layers: List every layer.
         json: Print JSON instead of tables.
     """
+    if path.suffix == PLAN and not path.is_dir():
+        show_plan(path, layers=layers, json=json)
+        return
+    from rctk.inspection import describe  # noqa: PLC0415  # a plan is shown where onnx is not installed
+
     found = describe(path, target)
     if json:
         print(json_module.dumps(found.as_dict(), indent=2, default=str))
