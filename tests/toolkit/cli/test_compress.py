@@ -149,6 +149,9 @@ def test_graph_steps_are_in_the_manifest_of_an_export(rctk, tmp_path, checkpoint
     assert steps == ["prune.depgraph", "quant.equalize", "quant.bias_correction"]
     (facts,) = [file["facts"] for file in manifest["files"] if file["role"] == "int8"]
     assert list(facts["steps"]) == steps[1:]
+    shown = rctk("inspect", "small").out
+    assert "step 3: quant.bias_correction (samples 32)" in shown
+    assert "parameters: 76,522 before the steps, " in shown
     done = rctk("compress", checkpoint, *DATA, "--recipe", "r.yaml", "-o", "small.pt")
     assert "quant.equalize works on the ONNX graph" in done.refusal
 

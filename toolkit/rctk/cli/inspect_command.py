@@ -58,8 +58,16 @@ def _head(found: Description) -> None:
         normalisation = f"mean {spec.mean}, std {spec.std} inside" if spec.normalises else "no normalisation"
         print(f"input {shape} in [0, 1], {normalisation}; {len(found.classes)} classes")
     for title, facts in (("model", found.model), ("calibration", found.calibration), ("made with", found.versions)):
-        if facts:
-            print(f"{title}: " + ", ".join(f"{key} {_short(value)}" for key, value in facts.items() if value != ""))
+        flat = {key: value for key, value in facts.items() if value != "" and not isinstance(value, (dict, list))}
+        if flat:
+            print(f"{title}: " + ", ".join(f"{key} {_short(value)}" for key, value in flat.items()))
+    for number, step in enumerate(found.model.get("recipe", []), start=1):
+        settings = ", ".join(f"{key} {value}" for key, value in step.items() if key != "step")
+        print(f"step {number}: {step['step']} ({settings})")
+    before, after = found.model.get("before", {}), found.model.get("after", {})
+    for key in (key for key in before if key in after and before[key] != after[key]):
+        old, new = (share(each) if isinstance(each, float) else f"{each:,}" for each in (before[key], after[key]))
+        print(f"{key.replace('_', ' ')}: {old} before the steps, {new} behind them")
 
 
 def _short(value: object) -> str:
