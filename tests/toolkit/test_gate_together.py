@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from rctk.gate_together import gate_together, together_rows, together_values
+from rctk.gate import compare_paired
+from rctk.gate_together import (
+    exit_code_of,
+    gate_bundles,
+    gate_together,
+    rows_of,
+    together_of_bundles,
+    together_rows,
+    together_values,
+)
 from rctk.statistics.holm import holm, non_inferiority_p
 
 
@@ -39,3 +50,32 @@ def test_what_is_printed_and_recorded_names_every_gate():
     assert together_rows(gates)[0][-1] == "does not hold"
     values = together_values(gates)["fgsm"]
     assert (values["float_only"], values["samples"], values["outcome"]) == (60, 200, "does not hold")
+
+
+def comparison(*, float_only, n=180, disbelief=""):
+    clean = flags(both=n, float_only=0, engine_only=0)
+    robust = flags(both=n - float_only, float_only=float_only, engine_only=0)
+    found = compare_paired(clean[0], robust[0], clean[1], robust[1], max_drop=0.02)
+    return replace(found, disbelief=disbelief)
+
+
+def test_of_several_bundles_each_is_judged_by_its_worse_gate_and_all_together():
+    alone = non_inferiority_p(0, 0, 180, 0.02)
+    one = gate_bundles({"a": comparison(float_only=0)})
+    assert one["a"].p_holds == pytest.approx(alone)
+    assert (one["a"].outcome, exit_code_of(one)) == ("holds", 0)
+    two = gate_bundles({"a": comparison(float_only=0), "b": comparison(float_only=4)})
+    assert two["a"].p_holds == pytest.approx(2 * alone)  # above 0.05 now
+    assert two["b"].p_holds == pytest.approx(non_inferiority_p(4, 0, 180, 0.02))
+    assert (two["a"].outcome, exit_code_of(two)) == ("not enough samples", 3)
+
+
+def test_a_bundle_that_holds_is_enough_and_none_that_does_is_a_failure():
+    good, bad = comparison(float_only=0, n=1000), comparison(float_only=200, n=1000)
+    assert exit_code_of(gate_bundles({"a": good, "b": bad})) == 0
+    assert gate_bundles({"a": good, "b": bad})["b"].outcome == "does not hold"
+    assert exit_code_of(gate_bundles({"a": bad, "b": bad})) == 1
+    masked = gate_bundles({"a": comparison(float_only=0, n=1000, disbelief="the gradient is masked")})
+    assert exit_code_of(masked) == 1
+    assert rows_of(masked)[0][-1] == "does not hold the gradient is masked"
+    assert together_of_bundles(masked)["a"]["outcome"] == "does not hold"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rctk.evaluation.subjects import eight_bit
 from rctk.evaluation.suite import SuiteResult
+from rctk.gate import Comparison
 from rctk.report.words import p_value, percent, points_between
-from rctk.statistics import Paired, paired_difference
-from rctk.statistics.holm import CorrectedGate, Counts, correct_gates
+from rctk.statistics import Outcome, Paired, paired_difference
+from rctk.statistics.holm import CorrectedGate, Counts, correct_gates, holm, non_inferiority_p
 from rctk.statistics.paired import Flags
 
 ALPHA = 0.05
@@ -83,3 +84,63 @@ def together_values(gates: Mapping[str, Together]) -> dict[str, Any]:
         }
         for name, (paired, corrected) in gates.items()
     }
+
+
+class BundleGate(NamedTuple):
+    """One of several bundles to choose from: both gates of one bundle, corrected for the number of bundles.
+
+    Attributes:
+        outcome: After the correction.
+        p_holds: Holm-adjusted p-value of "clean or robust accuracy drops by the margin or more": both must hold, so
+            the larger of the two counts.
+        p_fails: Holm-adjusted p-value of "neither drops by more": twice the smaller of the two.
+        disbelief: Why the masking audit overrules a gate that holds, else ``""``.
+    """
+
+    outcome: Outcome
+    p_holds: float
+    p_fails: float
+    disbelief: str
+
+
+BUNDLES = ("bundle", "Holm p: holds / fails", "verdict, corrected")
+
+
+def gate_bundles(comparisons: Mapping[str, Comparison]) -> dict[str, BundleGate]:
+    """Decide which of several bundles may ship, with one error rate for all of them."""
+    holds, fails = [], []
+    for one in comparisons.values():
+        tables = [(gate.paired.float_only, gate.paired.engine_only, gate.paired.n) for gate in one.gates]
+        chances = [non_inferiority_p(*table, one.max_drop) for table in tables]
+        holds.append(max(chances))
+        fails.append(min(1.0, 2 * min(1 - chance for chance in chances)))
+    found = {}
+    for (name, one), p_holds, p_fails in zip(comparisons.items(), holm(holds), holm(fails), strict=True):
+        outcome: Outcome = "not enough samples"
+        if p_fails < ALPHA or one.disbelief:
+            outcome = "does not hold"
+        elif p_holds < ALPHA:
+            outcome = "holds"
+        found[name] = BundleGate(outcome, p_holds, p_fails, one.disbelief)
+    return found
+
+
+def exit_code_of(gates: Mapping[str, BundleGate]) -> Literal[0, 1, 3]:
+    """Return 0 where a bundle holds, else 3 where the data cannot tell about one, else 1."""
+    outcomes = {gate.outcome for gate in gates.values()}
+    if "holds" in outcomes:
+        return 0
+    return 3 if "not enough samples" in outcomes else 1
+
+
+def rows_of(gates: Mapping[str, BundleGate]) -> list[tuple[str, ...]]:
+    """Return the cells of a table under :data:`BUNDLES`."""
+    return [
+        (name, f"{p_value(gate.p_holds)} / {p_value(gate.p_fails)}", f"{gate.outcome} {gate.disbelief}".strip())
+        for name, gate in gates.items()
+    ]
+
+
+def together_of_bundles(gates: Mapping[str, BundleGate]) -> dict[str, Any]:
+    """Return JSON values for the record of each bundle."""
+    return {name: gate._asdict() for name, gate in gates.items()}

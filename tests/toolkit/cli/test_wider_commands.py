@@ -53,6 +53,17 @@ def test_every_attack_is_gated_by_itself(rctk, records, bundle, common):
     assert values["repeats"]["engine"]["runs"] == 2
 
 
+def test_bundles_to_choose_from_are_gated_together(rctk, records, bundle, own_bundle, common):
+    done = rctk("compare", bundle, "--also", own_bundle, *common, "--attack", "fgsm", "--max-drop", "0.3")
+    assert done.code == 0
+    assert "2 bundles, any of which may ship, corrected for their number" in done.out
+    first, second = (record["values"] for record in records())
+    assert first["among"] == second["among"]
+    assert set(first["among"]) == {str(bundle), str(own_bundle)}
+    refusal = rctk("compare", bundle, "--also", own_bundle, *common, "--junit", "gate.xml").refusal
+    assert "--junit and --json hold one comparison" in refusal
+
+
 def test_a_file_that_cannot_be_written_hides_no_verdict(rctk, records, bundle, common, tmp_path, monkeypatch):
     def full(*_arguments, **_keywords):
         from rctk_kernels.errors import RecordError

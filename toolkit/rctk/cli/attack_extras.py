@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from rctk.cli.console import table
@@ -50,6 +51,12 @@ def check_repeats(repeats: int, protocol: str | None, *, each: bool = False) -> 
         raise OptionError(f"--repeats must be at least 1, got {repeats}")
     if protocol is not None and (repeats > 1 or each):
         raise OptionError("--repeats and --each go with --attack; run the protocol again with another --seed instead")
+
+
+def check_files_of_several(also: Sequence[Path], *, junit: Path | None, json: Path | None) -> None:
+    """Refuse files that hold one comparison where several are made."""
+    if also and (junit is not None or json is not None):
+        raise OptionError("--junit and --json hold one comparison; with --also read the records, or gate one by one")
 
 
 def measure(  # noqa: PLR0913  # what, of whom, on what, and how

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from rctk.cli.attack_extras import check_repeats, fed, settings_of
-from rctk.cli.compare_words import Compared
-from rctk.cli.console import Bars
+from rctk.cli.attack_extras import check_files_of_several, check_repeats
+from rctk.cli.compare_run import Asked, compare_one
+from rctk.cli.console import table
 from rctk.cli.flags import DataFlags, Fraction, GridFlags, InputFlags, RecordFlags, Repeated, Switch, Whole
 from rctk.cli.places import check_file
-from rctk.cli.protocol_runs import chosen, protocol_run
-from rctk.data import read_split
-from rctk.deployment import open_deployment
-from rctk.evaluation.first_look import FirstLook
-from rctk.evaluation.repeats import Apart, repeated
-from rctk.evaluation.suite import attack_subjects
-from rctk.forms import need_gradients, need_reference, open_forms
+from rctk.cli.protocol_runs import chosen
+from rctk.forms import need_gradients
 from rctk.gate_outputs import default_summary, write_outputs
-from rctk.gate_together import Together, gate_attacks
-from rctk.machine import machine_facts, versions
-from rctk.records import Record
+from rctk.gate_together import BUNDLES, exit_code_of, gate_bundles, rows_of, together_of_bundles
 from rctk.statistics.non_inferiority import check_margin
-from rctk.statistics.planning import Spread, plan_text
+from rctk.statistics.planning import plan_text
 
 NO_INPUT_FLAGS = InputFlags()
 NO_THREAT_FLAGS = GridFlags()
@@ -40,6 +32,7 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
     /,
     *,
     data: DataFlags,
+    also: Annotated[tuple[Path, ...], Repeated] = (),
     max_drop: Fraction = 0.02,
     plan: Switch = False,
     attack: Annotated[tuple[str, ...], Repeated] = DEFAULT_ATTACKS,
@@ -68,6 +61,8 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
     Args:
         path: Bundle folder, or an int8 .onnx file with --float FILE.onnx and --input.
         data: Images.
+        also: A further bundle to choose from, gated on the same images; may be repeated. Verdicts are corrected for
+            their number (Holm), and exit code 0 says that at least one holds.
         max_drop: Largest allowed drop, a share; choose it before you look at the result.
         plan: Only say how many images this drop needs, and whether --samples are enough; nothing is run.
         attack: Attack with settings; may be repeated.
@@ -96,77 +91,41 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
     for file, flag in ((junit, "--junit"), (summary, "--summary"), (json, "--json")):
         check_file(file, flag)
     preset, attacks = chosen(protocol, attack)
-    budget, folder, gradients = threat.model(), records.checked(), need_gradients(attacks)
+    threat.model()
+    need_gradients(attacks)
+    folder = records.checked()
     check_repeats(repeats, protocol, each=each)
-    with open_deployment(path, target=target, spec=flags.spec(), parent=parent) as deployment:
-        split = read_split(
-            data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download
-        )
-        found, journal = None, None
-        spreads: dict[str, Spread] = {}
-        single: dict[str, Together] = {}
-        look = FirstLook(split, batch_size, deployment.classes)
-        budget = fed(budget, deployment, look, rounded=threat.rounded)
-        if preset is not None:
-            deployment.need_float()
-            found, journal = protocol_run(
-                deployment,
-                split,
-                preset,
-                on=("float", "engine"),
-                engine=engine,
-                seed=data.seed,
-                threat=budget,
-                rounded=threat.rounded,
-                batch_size=batch_size,
-                folder=folder,
-            )
-            result = found.suite
-        else:
-            pairs = need_reference(attacks)
-            forms = ("float", "engine")
-            with open_forms(deployment, forms, engine, gradients=gradients, beside=pairs, look=look) as subjects:
-                run = Apart(
-                    lambda chosen, seed: attack_subjects(
-                        subjects,
-                        split,
-                        chosen,
-                        budget,
-                        seed=seed,
-                        batch_size=batch_size,
-                        rounded=threat.rounded,
-                        progress=Bars(),
-                    ),
-                    attacks,
-                    together=not each,
-                )
-                result, spreads = repeated(run, data.seed, repeats)
-            single = gate_attacks(run.each(), max_drop, rounded=threat.rounded) if each else {}
-        result = replace(result, notes=(*look.notes, *result.notes))
-    done = Compared(
-        result=result,
+    check_files_of_several(also, junit=junit, json=json)
+    asked = Asked(
+        data=data,
         max_drop=max_drop,
-        rounded=threat.rounded,
-        look=look,
-        spreads=spreads,
-        single=single,
-        found=found,
+        attacks=tuple(attacks),
+        preset=preset,
+        engine=engine,
+        target=target,
+        parent=parent,
+        each=each,
+        repeats=repeats,
+        batch_size=batch_size,
+        threat=threat,
+        flags=flags,
+        folder=folder,
     )
-    subject = {
-        "name": deployment.name,
-        "sha256": deployment.sha256,
-        "target": deployment.deployed.target,
-        "engine": engine,
-    }
-    own = {**settings_of(budget, split, engine), **done.settings()}
-    Record.of("compare", subject, own, done.values(), machine=machine_facts(), versions=versions()).append_to(folder)
-    comparison, shown = done.gates(), f"{deployment.name} {deployment.deployed.target}".strip()
+    finished = [compare_one(one, asked) for one in (path, *also)]
+    several = {str(at): one.done.gates() for at, one in zip((path, *also), finished, strict=True)}
+    chances = gate_bundles(several) if also else {}
+    for one in finished:
+        one.record(asked, {"among": together_of_bundles(chances)} if also else {})
     try:
-        write_outputs(comparison, shown, junit=junit, summary=summary, json=json)
+        for one in finished:
+            write_outputs(one.done.gates(), one.name, junit=junit, summary=summary, json=json)
     finally:  # a file that cannot be written hides no verdict, and a reader who left costs no file
-        where = deployment.deployed.target or "bare file"
-        print(f"{deployment.name} ({where}, {engine}) on {len(split)} images of {split.name}")
-        done.show()
-    if journal is not None:
-        journal.forget()
-    return comparison.exit_code
+        for one in finished:
+            one.show(asked)
+    for one in finished:
+        if one.journal is not None:
+            one.journal.forget()
+    if also:
+        table(f"{len(finished)} bundles, any of which may ship, corrected for their number", BUNDLES, rows_of(chances))
+        return exit_code_of(chances)
+    return finished[0].done.gates().exit_code
