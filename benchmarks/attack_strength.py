@@ -1,0 +1,242 @@
+"""Robust accuracy of our attacks beside those of torchattacks, Foolbox, ART and pyautoattack, on the same images.
+
+    python benchmarks/attack_strength.py [--nets cnn-a,resnet-4b] [--attacks fgsm,autoattack] [--samples 100]
+
+Nets are those of ``attack_cost.py``: ``digits`` and ``digits-robust`` are trained here, the others are read from the
+folder named by RCTK_MODELS. All contenders attack the same images with the same budget; candidates are projected into
+it and classified by one function, and passes are counted by a wrapper around the model, the clean and the last pass
+included. Query attacks on scores or labels (hopskipjump, simba, zoo) are those of ``query_strength.py`` and watched
+query by query. A library that cannot be imported is left out with a line. ``--out`` appends one JSON line per number.
+
+The last line of a row says whether ours is at most 0.5 points above the strongest peer in no more passes than it, but
+for the two looks that our judge takes at candidates and theirs does without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import query_strength
+import torch
+from attack_cost import Case, build_case, predict_with
+from strength_peers import PEERS, Peer, available
+
+from rctk.attacks import ATTACKS
+from rctk.evaluation.counted_model import CountedModel
+from rctk.evaluation.judge import evaluate
+from rctk.threat import ThreatModel
+from rctk_export.input_spec import FloatNCHW
+
+BATCH = 128
+POINTS, LOOKS = 0.5, 2
+EPS = {
+    "linf": {"digits": 0.1, "digits-robust": 0.15, "mnist-adv": 0.3, "pgd-madry": 0.3, "mnist-clean": 0.1,
+             "cnn-a": 2 / 255, "resnet-4b": 2 / 255, "wide-kw": 2 / 255, "resnet20": 1 / 255},
+    "l2": {"digits": 0.5, "digits-robust": 1.0, "mnist-adv": 2.0, "pgd-madry": 2.0, "mnist-clean": 1.0,
+           "cnn-a": 0.25, "resnet-4b": 0.25, "wide-kw": 0.25, "resnet20": 0.1},
+}  # fmt: skip
+QUERY = ("hopskipjump", "simba", "zoo")
+
+
+class Row(NamedTuple):
+    """One comparison.
+
+    Attributes:
+        ours: Texts of our attacks; the first is held against the peers.
+        norm: Of the budget.
+        eps: Radius, in place of the net's own.
+    """
+
+    ours: tuple[str, ...]
+    norm: str = "linf"
+    eps: float | None = None
+
+
+ROWS = {
+    "fgsm": Row(("fgsm",)),
+    "bim": Row(("bim",)),
+    "pgd linf": Row(("pgd",)),
+    "pgd l2": Row(("pgd",), "l2"),
+    "mifgsm": Row(("mifgsm",)),
+    "apgd-ce linf": Row(("apgd-ce",)),
+    "apgd-ce l2": Row(("apgd-ce",), "l2"),
+    "apgd-dlr": Row(("apgd-dlr",)),
+    "apgd-t": Row(("apgd-t",)),
+    "fab-t": Row(("fab-t",)),
+    "square linf": Row(("square",)),
+    "square l2": Row(("square",), "l2"),
+    "cw-l2": Row(("cw-l2:steps=200,searches=5",), "l2"),
+    "cw-linf": Row(("cw-linf:steps=500",)),
+    "deepfool": Row(("deepfool",), "l2"),
+    "fmn l2": Row(("fmn",), "l2"),
+    "fmn linf": Row(("fmn",)),
+    "jsma": Row(("jsma:steps=19,targets=3",), eps=1.0),
+    "autoattack": Row(("autoattack", "autoattack:version=economy")),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one contender did to one net.
+
+    Attributes:
+        contender: ``rctk`` or the name of the peer.
+        robust: Images that were right and stayed right.
+        forward: Forward passes per image.
+        backward: Backward passes per image.
+        seconds: Process CPU time.
+    """
+
+    contender: str
+    robust: int
+    forward: float
+    backward: float
+    seconds: float
+
+
+def measured(contender: str, case: Case, run: Callable[[CountedModel], int]) -> Outcome:
+    """Let a contender attack the counted model."""
+    model, start = CountedModel(case.model, BATCH), time.process_time()
+    robust, count = run(model), len(case.split)
+    seconds = round(time.process_time() - start, 1)
+    forward, backward = round(model.forward_images / count, 1), round(model.backward_images / count, 1)
+    return Outcome(contender=contender, robust=robust, forward=forward, backward=backward, seconds=seconds)
+
+
+def ours(text: str, case: Case, threat: ThreatModel, model: CountedModel) -> int:
+    """Evaluate with rctk and return how many images stay right."""
+    predict = partial(predict_with, model)
+    result = evaluate(predict, case.split, ATTACKS.build(text), threat, seed=0, batch_size=BATCH, model=model)
+    return int(result.robust.sum())
+
+
+def theirs(peer: Peer, case: Case, threat: ThreatModel, model: CountedModel) -> int:
+    """Let a peer attack batch by batch and return how many images stay right."""
+    robust = 0
+    for number, (images, labels) in enumerate(case.split.batches(BATCH)):
+        found = peer(model, torch.from_numpy(images), torch.from_numpy(labels), threat, number)
+        robust += still_right(model, images, labels, threat.project(_finite(found, images), images))
+    return robust
+
+
+def still_right(model: CountedModel, images: FloatNCHW, labels: np.ndarray, found: FloatNCHW) -> int:
+    """Count the images that are right as they are and as they were found."""
+    right = [predict_with(model, batch).argmax(axis=1) == labels for batch in (images, found)]
+    return int((right[0] & right[1]).sum())
+
+
+def _finite(found: torch.Tensor, images: FloatNCHW) -> FloatNCHW:
+    candidates = found.detach().numpy().astype(np.float32)
+    return np.where(np.isfinite(candidates).all(axis=(1, 2, 3), keepdims=True), candidates, images)
+
+
+def gradient_row(name: str, case: Case) -> tuple[ThreatModel, list[Outcome]]:
+    """Run ours and all peers of a row that can be imported."""
+    row = ROWS[name]
+    threat = ThreatModel(norm=row.norm, eps=row.eps or EPS[row.norm][case.name])
+    outcomes = [measured(f"rctk {text}", case, partial(ours, text, case, threat)) for text in row.ours]
+    for peer, run in PEERS[name].items():
+        if available(peer.split()[0]):
+            outcomes.append(measured(peer, case, partial(theirs, run, case, threat)))
+        else:
+            print(f"  {name}: {peer} cannot be imported and is left out")
+    return threat, outcomes
+
+
+def query_row(name: str, case: Case, queries: int) -> tuple[ThreatModel, list[Outcome]]:
+    """Run a query attack and ART's; passes are queries until an image is broken."""
+    threat = ThreatModel(norm="l2", eps=EPS["l2"][case.name])
+    outcomes = []
+    for contender, run in query_strength.contenders(threat.norm)[name].items():
+        if contender.startswith("ART") and not available("ART"):
+            print(f"  {name}: {contender} cannot be imported and is left out")
+            continue
+        start = time.process_time()
+        broken_at = run(case, threat, queries)
+        outcomes.append(
+            Outcome(
+                contender=contender,
+                robust=int((broken_at > queries).sum()),
+                forward=round(float(np.minimum(broken_at, queries).mean()), 1),
+                backward=0.0,
+                seconds=round(time.process_time() - start, 1),
+            )
+        )
+    return threat, outcomes
+
+
+def verdict(outcomes: Sequence[Outcome], samples: int) -> str:
+    """Say whether the first of ours holds against the strongest peer."""
+    peers = [outcome for outcome in outcomes if not outcome.contender.startswith("rctk")]
+    if not peers:
+        return "no peer"
+    mine = min((o for o in outcomes if o.contender.startswith("rctk")), key=lambda o: "economy" in o.contender)
+    best = min(peers, key=lambda outcome: (outcome.robust, outcome.forward + outcome.backward))
+    points = 100 * (mine.robust - best.robust) / samples
+    spent, theirs_spent = mine.forward + mine.backward, best.forward + best.backward
+    held = "holds" if points <= POINTS and spent <= theirs_spent + LOOKS else "DOES NOT HOLD"
+    return f"{held}: {points:+.1f} points against {best.contender}, {spent / theirs_spent:.2f} of its passes"
+
+
+def report(
+    name: str, case: Case, threat: ThreatModel, outcomes: Sequence[Outcome], first: int, out: Path | None
+) -> None:
+    """Print a row and append its JSON lines."""
+    samples = len(case.split)
+    for outcome in outcomes:
+        print(
+            f"  {name:13} {outcome.contender:34} robust {outcome.robust:4} = {outcome.robust / samples:6.1%}  "
+            f"forward {outcome.forward:8,.1f}  backward {outcome.backward:7,.1f}  cpu {outcome.seconds:6.1f} s",
+            flush=True,
+        )
+    print(f"  {name:13} {verdict(outcomes, samples)}", flush=True)
+    if out is None:
+        return
+    shared = {"net": case.name, "attack": name, "threat": asdict(threat), "first": first, "samples": samples}
+    with out.open("a") as file:
+        file.writelines(json.dumps(shared | asdict(outcome)) + "\n" for outcome in outcomes)
+
+
+def build(name: str, first: int, samples: int) -> Case | None:
+    """Return a net with the images ``first`` to ``first + samples - 1`` of its test set."""
+    case = build_case(name, first + samples)
+    if case is None:
+        return None
+    rows = np.arange(first, len(case.split))
+    return Case(name=name, module=case.module, spec=case.spec, split=case.split.take(rows), eps=case.eps)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print one table per net."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nets", default="digits,digits-robust")
+    parser.add_argument("--attacks", default=",".join([*ROWS, *QUERY]), help="names of rows, or how they begin")
+    parser.add_argument("--samples", type=int, default=100)
+    parser.add_argument("--first", type=int, default=0, help="first image of the test set, to cut a long run")
+    parser.add_argument("--queries", type=int, default=500, help="budget of the query attacks")
+    parser.add_argument("--out", type=Path, default=None, help="file that JSON lines are appended to")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    wanted = options.attacks.split(",")
+    for net in options.nets.split(","):
+        case = build(net, options.first, options.samples)
+        if case is None:
+            continue
+        print(f"{net}: images {options.first} to {options.first + len(case.split) - 1} of {case.split.name}")
+        for name in [*ROWS, *QUERY]:
+            if any(name.startswith(word) for word in wanted):
+                found = query_row(name, case, options.queries) if name in QUERY else gradient_row(name, case)
+                report(name, case, *found, options.first, options.out)
+
+
+if __name__ == "__main__":
+    main()
