@@ -76,7 +76,7 @@ def test_two_forms_are_driven_apart_and_crafted_on_together(attack):
     assert code == 0
     tiers = {(each["attack"], each["tier"]) for each in records[1]["values"]["per_attack"]}
     assert ("fgsm", "transfer-ensemble") in tiers
-    assert ("diva:steps=5", "transfer-twin") in tiers
+    assert ("diva:steps=5", "differential") in tiers
     assert ("diva:steps=5", "transfer-ensemble") not in tiers
     assert len(records) == 2
     assert "transfer-ensemble" in text

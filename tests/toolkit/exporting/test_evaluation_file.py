@@ -130,3 +130,8 @@ def test_the_command_says_so(bundle, pooled, capsys):
     record = json.loads((pooled / "attacked" / "records.jsonl").read_text().splitlines()[-1])
     assert record["values"]["answers"]["evaluation_variant"] is True
     assert record["values"]["answers"]["score_resolution"]["distinct"] < 100
+
+
+def test_inspect_shows_the_variant(bundle, capsys):
+    assert run(["inspect", str(bundle.path)]) == 0
+    assert "evaluation cpu" in capsys.readouterr().out
