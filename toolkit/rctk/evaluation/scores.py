@@ -22,8 +22,16 @@ class Scored:
         return self._predict(images)
 
 
+CLASSES_ONLY = ("labels_only", "imitates", "needs_reference")
+"""Marks of query attacks that must ask the engine itself: on its classes, or on its difference to another form."""
+
+
 def reads_scores(attack: Attack) -> bool:
-    """Whether ``attack`` searches by the size of logits; one on labels or on a difference asks the engine itself."""
-    return attack.kind == "query" and not (
-        getattr(attack, "labels_only", False) or getattr(attack, "needs_reference", False)
-    )
+    """Whether ``attack`` searches by the size of logits.
+
+    Example:
+        >>> from rctk.attacks import ATTACKS
+        >>> [reads_scores(ATTACKS.build(name)) for name in ("square", "rays", "disagreement", "substitute")]
+        [True, False, False, False]
+    """
+    return attack.kind == "query" and not any(getattr(attack, mark, False) for mark in CLASSES_ONLY)
