@@ -9,7 +9,7 @@ import pytest
 from rctk.cli.places import check_file, check_folder
 from rctk_kernels.errors import OptionError
 
-WORK = "rctk.cli.{}_command.read_split"
+WORK = "rctk.cli.{}.read_split"
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def file(tmp_path):
 
 @pytest.fixture
 def no_work(monkeypatch):
-    for command in ("export", "train", "attack", "compare"):
-        monkeypatch.setattr(WORK.format(command), lambda *_, **__: pytest.fail("the work had begun"))
+    for module in ("export_command", "train_command", "attack_command", "compare_run"):
+        monkeypatch.setattr(WORK.format(module), lambda *_, **__: pytest.fail("the work had begun"))
     monkeypatch.setattr("rctk.cli.export_command.read_float_model", lambda *_, **__: pytest.fail("it had begun"))
 
 

@@ -1,4 +1,4 @@
-"""Mean l2 distance that DeepFool needs."""
+"""Mean l2 distance to DeepFool's images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rctk_kernels.errors import OptionError
 
 @dataclass(frozen=True, kw_only=True)
 class R2OfDeepFool:
-    """Mean l2 distance that DeepFool needs; see :func:`rctk.metrics.guo.r_2`.
+    """Mean l2 distance to DeepFool's images; see :func:`rctk.metrics.guo.r_2`.
 
     Attributes:
         steps: Most iterations of DeepFool.
