@@ -44,6 +44,16 @@ def test_r_inf_is_the_share_that_withstands_one_step(linear):
     assert (found["eps"], found["samples"]) == (0.06, 4)
 
 
+def test_r_inf_of_a_budget_in_another_norm_needs_a_size_of_its_own(linear):
+    budget = ThreatModel(norm="l2", eps=3.0)
+    with pytest.raises(OptionError, match="r-inf:eps=8/255"):
+        METRICS.build("r-inf")(linear, SPLIT, budget, seed=0, batch_size=4)
+    found = METRICS.build("r-inf:eps=0.06")(linear, SPLIT, budget, seed=0, batch_size=4)
+    assert found["value"] == 0.5
+    with pytest.raises(OptionError, match="r-inf:eps is a budget"):
+        METRICS.build("r-inf:eps=8")
+
+
 def test_r2_is_the_mean_distance_of_the_right_ones(linear):
     found = measure("r2", linear)
     assert found["value"] == pytest.approx(1.02 * DISTANCES.sum() / 4, rel=1e-2)  # DeepFool's overshoot
