@@ -166,6 +166,10 @@ class _Watched:
         return bool(getattr(self.attack, "labels_only", False))
 
     @property
+    def imitates(self) -> bool:
+        return bool(getattr(self.attack, "imitates", False))
+
+    @property
     def passes(self) -> int:
         return self.attack.passes
 
