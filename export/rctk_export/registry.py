@@ -76,7 +76,17 @@ class Family(Generic[T]):
         for key in given:
             if key not in fields:
                 raise unknown(f"setting of {name}", key, sorted(fields))
+        missing = [key for key in _required(member) if key not in given]
+        if missing:
+            raise OptionError(f"{name} needs {' and '.join(missing)}; write {name}:{missing[0]}=...")
         return member(**{key: convert(value, hints[key], f"{name}:{key}") for key, value in given.items()})
+
+
+def _required(member: type[Any]) -> list[str]:
+    """Return the settings that have no default."""
+    unset = dataclasses.MISSING
+    own = dataclasses.fields(member)
+    return [each.name for each in own if each.init and each.default is unset and each.default_factory is unset]
 
 
 def _pair(part: str, text: str) -> tuple[str, str]:

@@ -27,11 +27,14 @@ from rctk_export.capture import capture
 from rctk_export.input_spec import InputSpec
 from rctk_export.onnx_files import serialize
 from rctk_export.onnx_module import OnnxModule
+from rctk_kernels.errors import OptionError
 
 ARCH = "resnet20-b:depth=8"
 SPEC = InputSpec(channels=1, height=8, width=8, mean=(0.3,), std=(0.4,))
 QUICK = {
     "quant.adaround": "iterations=30,samples=64",
+    "quant.layer_bits": "layer=conv1,weight_bits=7",
+    "quant.mixed": "samples=32",
     "quant.seqmse": "samples=64",
     "train.finetune": "epochs=1",
     "prune.depgraph": "ratio=0.1,round_to=1",
@@ -107,12 +110,22 @@ def decided(draft, context):
 
 
 @pytest.mark.parametrize("name", STEPS.names())
-def test_a_step_is_built_from_its_name_alone(name):
-    step = STEPS.build(name)
+def test_a_step_is_a_frozen_dataclass_that_says_what_it_is(name):
+    step = step_of(name)
     assert step.kind in {"module", "graph"}
     assert isinstance(step, (ModuleStep, GraphStep))
     assert type(step).__dataclass_params__.frozen
     assert STEPS.load(name).__doc__.splitlines()[0].strip()
+
+
+@pytest.mark.parametrize("name", STEPS.names())
+def test_a_step_is_built_from_its_name_alone_or_names_what_it_needs(name):
+    required = [each.name for each in dataclasses.fields(STEPS.load(name)) if each.default is dataclasses.MISSING]
+    if required:
+        with pytest.raises(OptionError, match=f"{name} needs {required[0]}"):
+            STEPS.build(name)
+    else:
+        assert type(STEPS.build(name)) is STEPS.load(name)
 
 
 @pytest.mark.parametrize("name", STEPS.names())

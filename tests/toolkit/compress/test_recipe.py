@@ -115,6 +115,15 @@ class Parent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Needy:
+    """Cannot do without two words."""
+
+    kind: ClassVar[Literal["module"]] = "module"
+    one: str
+    two: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Remark:
     """Notes a word."""
 
@@ -125,7 +134,14 @@ class Remark:
         return draft.noted("test.remark", word=self.word, before=list(draft.facts))
 
 
-TABLE = {"test.shake": Shake, "test.narrow": Narrow, "test.break": Break, "test.hide": Hide, "test.parent": Parent}
+TABLE = {
+    "test.shake": Shake,
+    "test.narrow": Narrow,
+    "test.break": Break,
+    "test.hide": Hide,
+    "test.parent": Parent,
+    "test.needy": Needy,
+}
 
 
 class Steps(Family):
@@ -220,6 +236,8 @@ def test_kinds_are_kept_apart_in_order():
         (["test.shake", "test.shak:size=1"], r"step 2 of the recipe: unknown step 'test.shak'; did you mean 'test.sh"),
         (["test.shake:sise=1"], "step 1 of the recipe: unknown setting of test.shake 'sise'; did you mean 'size'"),
         (["test.shake:size=big"], "step 1 of the recipe: test.shake:size: 'big' is not a number"),
+        (["test.needy"], "step 1 of the recipe: test.needy needs one and two; write test.needy:one="),
+        (["test.needy:one=1"], "step 1 of the recipe: test.needy needs two; write test.needy:two="),
         (["test.shake:size=-1"], "step 1 of the recipe: shake needs size >= 0"),
         (["test.remark", "test.shake"], "move test.shake before test.remark"),
         ([{"test.shake": {}, "test.narrow": {}}], "step 1 of the recipe: cannot read"),
