@@ -60,7 +60,7 @@ def all_tables(records: Sequence[Record]) -> list[Table]:
 
 
 def _tiers(forms: Sequence[Protocoled]) -> Table:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for form in forms:
         for tier in tier_rows(form.values):
             left = numbers(tier.get("left"))
@@ -93,7 +93,7 @@ def _tiers(forms: Sequence[Protocoled]) -> Table:
 
 
 def _verdicts(forms: Sequence[Protocoled]) -> Table:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for form in forms:
         audit = numbers(form.values.get("audit"))
         ways = [_way(numbers(way)) for way in _listed(numbers(form.values.get("differential")).get("directions"))]
@@ -135,7 +135,7 @@ def _way(way: Mapping[str, Any]) -> str:
 
 def _share(counts: Mapping[str, Any]) -> float | None:
     hits, samples = counts.get("hits"), counts.get("samples")
-    return hits / samples if is_number(hits) and is_number(samples) and samples else None  # type: ignore[operator]
+    return hits / samples if is_number(hits) and is_number(samples) and samples else None
 
 
 def _listed(value: Any) -> list[Any]:
