@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import query_strength
@@ -31,6 +31,7 @@ from attack_cost import Case, build_case, predict_with
 from strength_peers import PEERS, Peer, available
 
 from rctk.attacks import ATTACKS
+from rctk.data.split import Labels
 from rctk.evaluation.counted_model import CountedModel
 from rctk.evaluation.judge import evaluate
 from rctk.threat import ThreatModel
@@ -128,7 +129,7 @@ def theirs(peer: Peer, case: Case, threat: ThreatModel, model: CountedModel) -> 
     return robust
 
 
-def still_right(model: CountedModel, images: FloatNCHW, labels: np.ndarray, found: FloatNCHW) -> int:
+def still_right(model: CountedModel, images: FloatNCHW, labels: Labels, found: FloatNCHW) -> int:
     """Count the images that are right as they are and as they were found."""
     right = [predict_with(model, batch).argmax(axis=1) == labels for batch in (images, found)]
     return int((right[0] & right[1]).sum())
@@ -139,39 +140,40 @@ def _finite(found: torch.Tensor, images: FloatNCHW) -> FloatNCHW:
     return np.where(np.isfinite(candidates).all(axis=(1, 2, 3), keepdims=True), candidates, images)
 
 
-def gradient_row(name: str, case: Case) -> tuple[ThreatModel, list[Outcome]]:
-    """Run ours and all peers of a row that can be imported."""
+Plan: TypeAlias = tuple[ThreatModel, dict[str, Callable[[], Outcome]]]
+"""The budget of a row, and its contenders."""
+
+
+def gradient_row(name: str, case: Case) -> Plan:
+    """Plan ours and all peers of a row."""
     row = ROWS[name]
     threat = ThreatModel(norm=row.norm, eps=row.eps or EPS[row.norm][case.name])
-    outcomes = [measured(f"rctk {text}", case, partial(ours, text, case, threat)) for text in row.ours]
-    for peer, run in PEERS[name].items():
-        if available(peer.split()[0]):
-            outcomes.append(measured(peer, case, partial(theirs, run, case, threat)))
-        else:
-            print(f"  {name}: {peer} cannot be imported and is left out")
-    return threat, outcomes
+    runs = {f"rctk {text}": partial(ours, text, case, threat) for text in row.ours}
+    runs |= {peer: partial(theirs, run, case, threat) for peer, run in PEERS[name].items()}
+    return threat, {contender: partial(measured, contender, case, run) for contender, run in runs.items()}
 
 
-def query_row(name: str, case: Case, queries: int) -> tuple[ThreatModel, list[Outcome]]:
-    """Run a query attack and ART's; passes are queries until an image is broken."""
+def query_row(name: str, case: Case, queries: int) -> Plan:
+    """Plan a query attack and ART's."""
     threat = ThreatModel(norm="l2", eps=EPS["l2"][case.name])
-    outcomes = []
-    for contender, run in query_strength.contenders(threat.norm)[name].items():
-        if contender.startswith("ART") and not available("ART"):
-            print(f"  {name}: {contender} cannot be imported and is left out")
-            continue
-        start = time.process_time()
-        broken_at = run(case, threat, queries)
-        outcomes.append(
-            Outcome(
-                contender=contender,
-                robust=int((broken_at > queries).sum()),
-                forward=round(float(np.minimum(broken_at, queries).mean()), 1),
-                backward=0.0,
-                seconds=round(time.process_time() - start, 1),
-            )
-        )
-    return threat, outcomes
+    table = query_strength.contenders(threat.norm)[name]
+    return threat, {
+        contender: partial(watched, contender, partial(run, case, threat, queries), queries)
+        for contender, run in table.items()
+    }
+
+
+def watched(contender: str, run: Callable[[], Labels], queries: int) -> Outcome:
+    """Run a query attack; passes are queries until an image is broken, or all of them."""
+    start = time.process_time()
+    broken_at = run()
+    return Outcome(
+        contender=contender,
+        robust=int((broken_at > queries).sum()),
+        forward=round(float(np.minimum(broken_at, queries).mean()), 1),
+        backward=0.0,
+        seconds=round(time.process_time() - start, 1),
+    )
 
 
 def verdict(outcomes: Sequence[Outcome], samples: int) -> str:
@@ -187,23 +189,24 @@ def verdict(outcomes: Sequence[Outcome], samples: int) -> str:
     return f"{held}: {points:+.1f} points against {best.contender}, {spent / theirs_spent:.2f} of its passes"
 
 
-def report(
-    name: str, case: Case, threat: ThreatModel, outcomes: Sequence[Outcome], first: int, out: Path | None
-) -> None:
-    """Print a row and append its JSON lines."""
-    samples = len(case.split)
-    for outcome in outcomes:
+def report(name: str, case: Case, plan: Plan, first: int, out: Path | None) -> None:
+    """Run a row, print each outcome when it is there, and append its JSON line."""
+    (threat, runs), samples, outcomes = plan, len(case.split), []
+    shared = {"net": case.name, "attack": name, "threat": asdict(threat), "first": first, "samples": samples}
+    for contender, run in runs.items():
+        if not contender.startswith("rctk") and not available(contender.split()[0]):
+            print(f"  {name:13} {contender:34} cannot be imported and is left out")
+            continue
+        outcomes.append(outcome := run())
         print(
-            f"  {name:13} {outcome.contender:34} robust {outcome.robust:4} = {outcome.robust / samples:6.1%}  "
+            f"  {name:13} {contender:34} robust {outcome.robust:4} = {outcome.robust / samples:6.1%}  "
             f"forward {outcome.forward:8,.1f}  backward {outcome.backward:7,.1f}  cpu {outcome.seconds:6.1f} s",
             flush=True,
         )
+        if out is not None:
+            with out.open("a") as file:
+                file.write(json.dumps(shared | asdict(outcome)) + "\n")
     print(f"  {name:13} {verdict(outcomes, samples)}", flush=True)
-    if out is None:
-        return
-    shared = {"net": case.name, "attack": name, "threat": asdict(threat), "first": first, "samples": samples}
-    with out.open("a") as file:
-        file.writelines(json.dumps(shared | asdict(outcome)) + "\n" for outcome in outcomes)
 
 
 def build(name: str, first: int, samples: int) -> Case | None:
@@ -234,8 +237,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{net}: images {options.first} to {options.first + len(case.split) - 1} of {case.split.name}")
         for name in [*ROWS, *QUERY]:
             if any(name.startswith(word) for word in wanted):
-                found = query_row(name, case, options.queries) if name in QUERY else gradient_row(name, case)
-                report(name, case, *found, options.first, options.out)
+                plan = query_row(name, case, options.queries) if name in QUERY else gradient_row(name, case)
+                report(name, case, plan, options.first, options.out)
 
 
 if __name__ == "__main__":
