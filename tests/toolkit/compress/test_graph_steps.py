@@ -23,6 +23,8 @@ SMALL = {
     "quant.seqmse": "samples=16,candidates=4",
     "quant.bias_correction": "samples=16",
     "quant.absorb_bias": "samples=16",
+    "quant.mixed": "max_drop=0.99,samples=8",
+    "quant.layer_bits": "layer=point,weight_bits=4",
 }
 """Settings that make a step quick."""
 GRAPH_STEPS = [name for name in STEPS.names() if STEPS.load(name).kind == "graph"]

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from rctk.checkpoint import LoadedModel, load_model
 from rctk.cli.console import Bars, share, size, table
-from rctk.cli.flags import Fraction, ModelFlags, RecordFlags, Repeated, Switch, Whole, whole
+from rctk.cli.flags import Fraction, ModelFlags, RecordFlags, Repeated, Switch, Whole, fraction, whole
 from rctk.cli.places import check_folder
 from rctk.cli.recipe_flags import RecipeFlags
 from rctk.compress.images import read_images
@@ -45,6 +45,7 @@ def export_(  # noqa: PLR0913  # every parameter is a flag
     calibration_eps: Fraction = ExportSettings.calibration_eps,
     weights: Literal["per-channel", "per-tensor"] = ExportSettings.weights,
     keep_float: Annotated[tuple[str, ...], Repeated] = (),
+    max_drop: Annotated[float | None, Parameter(converter=fraction)] = ExportSettings.max_drop,
     check_samples: Whole = ExportSettings.check_samples,
     check_eps: Fraction = ExportSettings.check_eps,
     min_agreement: float = ExportSettings.min_agreement,
@@ -80,6 +81,7 @@ def export_(  # noqa: PLR0913  # every parameter is a flag
         calibration_eps: Budget of those adversarial images.
         weights: One weight scale for each output channel, or one for the whole tensor.
         keep_float: Layer to leave in float; may be repeated.
+        max_drop: Keep the fewest layers float with which clean and robust accuracy fall by no more, such as 0.005.
         check_samples: Further images on which each int8 file is compared with its twin.
         check_eps: Budget of the adversarial images among them.
         min_agreement: Least share of clean check images on which file and twin must agree.
@@ -107,6 +109,7 @@ def export_(  # noqa: PLR0913  # every parameter is a flag
         calibration_eps=calibration_eps,
         weights=weights,
         keep_float=keep_float,
+        max_drop=max_drop,
         check_samples=check_samples,
         check_eps=check_eps,
         min_agreement=min_agreement,
@@ -161,7 +164,7 @@ def _captured(model: Path, flags: ModelFlags, progress: Progress) -> FloatModel:
 
 
 def _calibration(name: str, settings: ExportSettings, spec: InputSpec, *, download: bool) -> Split:
-    wanted = settings.calibration_samples + settings.check_samples
+    wanted = settings.images_wanted
     return read_split(name, samples=wanted, seed=settings.seed, input=spec, download=download)
 
 

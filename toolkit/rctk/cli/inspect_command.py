@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 from rctk.cli.console import share, size, table
 from rctk.cli.flags import Switch
 from rctk.cli.plan_tables import show_plan
+from rctk.cli.sensitivity_table import SensitivityFlags, show_sensitivity
 from rctk_export.tensorrt.record import PLAN
 
 if TYPE_CHECKING:
     from rctk.inspection import Description, FileRow, GraphFacts
 
+NO_SENSITIVITY = SensitivityFlags()
 FORMAT = ("arithmetic", "reason", "weight_scales", "input_scale")
 """What float graphs have nothing to say about."""
 FILE_COLUMNS = (
@@ -23,7 +25,15 @@ FILE_COLUMNS = (
 )
 
 
-def inspect_(path: Path, /, *, target: str = "", layers: Switch = False, json: Switch = False) -> None:
+def inspect_(  # every parameter is a flag
+    path: Path,
+    /,
+    *,
+    target: str = "",
+    layers: Switch = False,
+    json: Switch = False,
+    measured: SensitivityFlags = NO_SENSITIVITY,
+) -> None:
     """Show what is in a bundle, an ONNX file or a TensorRT plan: files, layers, what stayed float and why.
 
     Example: rctk inspect model-int8 --target cpu --layers
@@ -33,7 +43,11 @@ def inspect_(path: Path, /, *, target: str = "", layers: Switch = False, json: S
         target: Look into this target's int8 file; for a bare file, lint it by this target's rules.
         layers: List every layer.
         json: Print JSON instead of tables.
+        measured: For --sensitivity.
     """
+    if measured.sensitivity:
+        show_sensitivity(path, target, measured, json=json)
+        return
     if path.suffix == PLAN and not path.is_dir():
         show_plan(path, layers=layers, json=json)
         return

@@ -20,6 +20,8 @@ from rctk.machine import versions
 from rctk.progress import Progress, Silent
 from rctk.quantize import CALIBRATORS
 from rctk.quantize.calibrate import Images, Kind
+from rctk.quantize.mixed import fewest_float
+from rctk.quantize.sensitivity import Probe
 from rctk.threat import ThreatModel
 from rctk_export.bundle import Bundle
 from rctk_export.bundle_writer import BundleWriter
@@ -30,6 +32,9 @@ from rctk_export.quantize import PLANNERS
 from rctk_export.quantize.formats import Formats
 from rctk_export.registry import unknown
 from rctk_kernels.errors import DataError, MismatchError, OptionError
+
+DROP_SAMPLES = 512
+"""Images on which ``max_drop`` is measured, besides those of calibration."""
 
 __all__ = ["MIRROR", "ExportSettings", "Quantized", "draw", "export_draft", "export_int8", "first_draft", "quantize"]
 
@@ -50,6 +55,8 @@ class ExportSettings:
         weights: One weight scale per output channel, or one per tensor.
         calibration_kind: Calibration sees ``clean`` images, adversarial ones (``adv``), or half of each (``mix``).
         calibration_eps: Budget of the adversarial ones, linf.
+        max_drop: Keep the fewest layers float with which clean and robust accuracy (``check_eps``) fall by no more than
+            this share on images that calibration did not see; None quantizes all it can.
         seed: Draws the calibration images.
     """
 
@@ -64,6 +71,7 @@ class ExportSettings:
     weights: Literal["per-channel", "per-tensor"] = "per-channel"
     calibration_kind: Kind = "clean"
     calibration_eps: float = 8 / 255
+    max_drop: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -79,6 +87,13 @@ class ExportSettings:
             raise OptionError("--calibration-samples and --check-samples must be at least 1")
         if not 0 <= self.min_agreement <= 1:
             raise OptionError(f"--min-agreement is a share in [0, 1], got {self.min_agreement}")
+        if self.max_drop is not None and not 0 <= self.max_drop < 1:
+            raise OptionError(f"--max-drop is a share in [0, 1), got {self.max_drop}")
+
+    @property
+    def images_wanted(self) -> int:
+        """How many training images an export uses at most."""
+        return self.calibration_samples + max(self.check_samples, 0 if self.max_drop is None else DROP_SAMPLES)
 
 
 def export_int8(
@@ -134,6 +149,10 @@ def export_draft(  # noqa: PLR0913  # a draft, its parent, and what export_int8 
     """
     progress = progress or Silent()
     drawn, check = draw(calibration, settings)
+    if settings.max_drop is not None:
+        unseen = without(calibration, drawn).sample(DROP_SAMPLES, settings.seed)
+        probe = Probe(draft.model, unseen, eps=settings.check_eps, seed=settings.seed)
+        draft = fewest_float(draft, settings.targets, drawn, probe, settings.max_drop, progress)
     with BundleWriter(out, force=force) as writer:
         quantized = int8_files(draft, settings.targets, drawn, progress, seed=settings.seed)
         writer.add("float", "", serialize(source.model))
@@ -162,10 +181,14 @@ def draw(calibration: Split, settings: ExportSettings) -> tuple[Split, Split]:
         raise DataError(f"the calibration set {calibration.name} is empty; give --calibration a split with images")
     both = calibration.sample(settings.calibration_samples + settings.check_samples, settings.seed)
     drawn = both.sample(min(settings.calibration_samples, len(both)), settings.seed)
-    used = set(drawn.indices.tolist())
-    rest = [row for row, index in enumerate(both.indices.tolist()) if index not in used]
-    check = both.take(np.asarray(rest, dtype=np.int64)) if rest else drawn
-    return drawn, check.sample(settings.check_samples, settings.seed)
+    return drawn, without(both, drawn).sample(settings.check_samples, settings.seed)
+
+
+def without(split: Split, used: Split) -> Split:
+    """Return ``split`` without the images of its part ``used``; that part itself where nothing else is left."""
+    taken = set(used.indices.tolist())
+    rest = [row for row, index in enumerate(split.indices.tolist()) if index not in taken]
+    return split.take(np.asarray(rest, dtype=np.int64)) if rest else used
 
 
 def first_draft(source: FloatModel, settings: ExportSettings) -> Draft:

@@ -1,0 +1,46 @@
+"""``rctk inspect --sensitivity`` and the flags of ``rctk export`` that decide about formats."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+FEW = ("--calibration-samples", "64", "--check-samples", "32")
+
+
+@pytest.fixture
+def trained(rctk):
+    done = rctk("train", "--arch", "mlp", "--data", "digits:train", "--epochs", "4", "-o", "mlp.pt")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.usefixtures("trained")
+def test_formats_and_sensitivity_from_the_command_line(rctk):
+    flags = ("--weights", "per-tensor", "--calibrator", "mse", "--calibration-kind", "mix", "--calibration-eps", "0.1")
+    done = rctk(
+        "export", "mlp.pt", "--calibration", "digits:train", *FEW, *flags, "--max-drop", "0.05", "--target", "cpu"
+    )
+    assert done.code == 0, done.err
+    manifest = json.loads(rctk("inspect", "mlp-int8", "--json").out)
+    assert manifest["calibration"]["images"] == "mix"
+    assert manifest["calibration"]["calibrator"] == "mse"
+
+    done = rctk("inspect", "mlp-int8", "--sensitivity", "--data", "digits:test", "--samples", "40", "--json")
+    assert done.code == 0, done.err
+    effects = json.loads(done.out)
+    assert effects
+    assert all(abs(effect["clean_drop"]) <= 0.2 and effect["divergence"] > 0 for effect in effects)
+    shown = rctk("inspect", "mlp-int8", "--sensitivity", "--data", "digits:test", "--samples", "40").out
+    assert "robust drop, points" in shown
+
+    done = rctk("inspect", "mlp-int8", "--sensitivity")
+    assert done.code == 2
+    assert "--sensitivity needs labelled images; add --data" in done.err
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_margin_outside_its_range_is_refused(rctk):
+    done = rctk("export", "mlp.pt", "--calibration", "digits:train", "--max-drop", "1.5")
+    assert done.code == 2
+    assert "--max-drop is a share in [0, 1)" in done.err
