@@ -69,12 +69,13 @@ class TensorRTEngine:
 
         here = look_around(settings.device)
         refuse_elsewhere(self.record, here.place)
-        check_content(self.record, path, "" if bare else source.sha256)
+        plan = path.read_bytes()
+        check_content(self.record, path.name, plan, "" if bare else source.sha256)
         self._spec = source.input
         self.notes = tuple(text for text in (self.record.report.warning,) if text)
         host_code = bool(self.record.options.get("version_compatible"))
-        how = SessionSettings(settings.device, settings.cuda_graph, host_code)
-        session = Session(path, source.input, here.cuda, how)
+        how = SessionSettings(path.name, settings.device, settings.cuda_graph, host_code)
+        session = Session(plan, source.input, here.cuda, how)
         self._fewest, self._most = session.batches()
         self._session: Session | None = session
 

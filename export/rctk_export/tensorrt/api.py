@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, cast
 
-from rctk_kernels.errors import EngineUnavailableError, OptionError
+from rctk_kernels.errors import EngineError, EngineUnavailableError, OptionError
 
 try:
     import tensorrt as trt
@@ -16,7 +16,7 @@ except (ImportError, OSError) as error:
         "'rctk[tensorrt]'`"
     ) from error
 
-__all__ = ["Messages", "flag", "generation", "optional", "trt"]
+__all__ = ["Messages", "flag", "generation", "optional", "start_builder", "start_runtime", "trt"]
 
 OLDEST, NEWEST_MAJOR = (10, 3), 11
 KEPT = 200
@@ -89,3 +89,23 @@ class Messages:
     def mentions(self, *words: str) -> bool:
         """Return whether any error holds one of ``words``, whatever its case."""
         return any(word in line.lower() for line in self.errors for word in words)
+
+
+def start_builder(logger: trt.ILogger, messages: Messages) -> trt.Builder:
+    """Return a builder; TensorRT's binding raises TypeError where CUDA does not start."""
+    try:
+        return trt.Builder(logger)
+    except TypeError as error:
+        raise EngineError(_no_start("builder", messages)) from error
+
+
+def start_runtime(logger: trt.ILogger, messages: Messages) -> trt.Runtime:
+    """Return a runtime; TensorRT's binding raises TypeError where CUDA does not start."""
+    try:
+        return trt.Runtime(logger)
+    except TypeError as error:
+        raise EngineError(_no_start("runtime", messages)) from error
+
+
+def _no_start(what: str, messages: Messages) -> str:
+    return f"TensorRT {trt.__version__} cannot start its {what}: {messages.reason()}; see what `rctk doctor` says"

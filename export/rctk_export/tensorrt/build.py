@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from rctk_export.tensorrt.api import Messages, flag, generation, optional, trt
+from rctk_export.tensorrt.api import Messages, flag, generation, optional, start_builder, start_runtime, trt
 from rctk_export.tensorrt.expected import Expected, expected_layers, quantizes
 from rctk_export.tensorrt.options import BuildOptions
 from rctk_kernels.errors import EngineError, OptionError
@@ -45,9 +45,7 @@ def build_plan(
     """
     messages = Messages()
     logger = messages.logger()
-    builder = trt.Builder(logger)
-    if builder is None:
-        raise EngineError(f"TensorRT cannot start a builder: {messages.reason()}; run `nvidia-smi` to see the GPU")
+    builder = start_builder(logger, messages)
     network = builder.create_network(_network_flags(typing))
     _parse(network, logger, content, name)
     config = builder.create_builder_config()
@@ -197,7 +195,7 @@ def _why(messages: Messages, name: str, options: BuildOptions) -> str:
 
 def _look_into(plan: bytes, logger: trt.ILogger, messages: Messages, options: BuildOptions) -> tuple[str, int]:
     """Open the new plan and return what its inspector says, and how much scratch memory it wants."""
-    runtime = trt.Runtime(logger)
+    runtime = start_runtime(logger, messages)
     if options.version_compatible:
         runtime.engine_host_code_allowed = True  # the plan was made a moment ago, by us
     engine = runtime.deserialize_cuda_engine(plan)

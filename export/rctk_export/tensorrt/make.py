@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from rctk_export.bundle import file_sha256
 from rctk_export.engine import Source
 from rctk_export.tensorrt.build import build_plan
-from rctk_export.tensorrt.here import Here, look_around
+from rctk_export.tensorrt.here import look_around
 from rctk_export.tensorrt.inspector import read_layers, report
 from rctk_export.tensorrt.options import BuildOptions
 from rctk_export.tensorrt.prepare import prepare
 from rctk_export.tensorrt.record import PlanRecord, layers_path, now, record_path
 from rctk_kernels.errors import EngineError
+
+MAX_WARNINGS = 10
+"""Different warnings of TensorRT that are kept."""
 
 
 def make_plan(source: Source, out: Path, options: BuildOptions, timing_cache: Path | None = None) -> PlanRecord:
@@ -47,7 +51,7 @@ def make_plan(source: Source, out: Path, options: BuildOptions, timing_cache: Pa
         timing_cache_sha256=hashlib.sha256(cache).hexdigest() if cache else "",
         device_memory_bytes=built.device_memory_bytes,
         report=found,
-        warnings=(*prepared.notes, *(text for text in (found.warning,) if text), *_tight(here, built.plan)),
+        warnings=tuple(_warnings(prepared.notes, found.warning, built.warnings)),
         created=now(),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -60,9 +64,12 @@ def make_plan(source: Source, out: Path, options: BuildOptions, timing_cache: Pa
     return record
 
 
-def _tight(here: Here, plan: bytes) -> tuple[str, ...]:
-    free = here.device.free_bytes
-    return () if len(plan) < free else (f"the plan has {len(plan)} bytes, {free} are free on the device",)
+def _warnings(notes: Iterable[str], found: str, said: Iterable[str]) -> Iterator[str]:
+    yield from notes
+    if found:
+        yield found
+    for text in list(dict.fromkeys(said))[:MAX_WARNINGS]:
+        yield f"TensorRT warned: {text[:300]}"
 
 
 def _replace(path: Path, data: bytes) -> None:

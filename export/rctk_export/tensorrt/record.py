@@ -6,6 +6,7 @@ its options allow, built exactly these bytes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from rctk_export.bundle import file_sha256, is_bundle
+from rctk_export.bundle import is_bundle
 from rctk_export.input_spec import InputSpec
 from rctk_export.tensorrt.inspector import EngineReport
 from rctk_kernels.errors import EngineError, OptionError
@@ -204,13 +205,19 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
-def check_content(record: PlanRecord, plan: Path, onnx_sha256: str) -> None:
-    """Raise :class:`EngineError` where the plan is not the one of the record, or was built from another file."""
+def check_content(record: PlanRecord, name: str, plan: bytes, onnx_sha256: str) -> None:
+    """Raise :class:`EngineError` where the plan is not the one of the record, or was built from another file.
+
+    Args:
+        record: Of the plan.
+        name: What to call the plan.
+        plan: Its bytes.
+        onnx_sha256: Of the file that it is wanted for; empty for any.
+    """
     if onnx_sha256 and onnx_sha256 != record.onnx_sha256:
         raise EngineError(
-            f"{plan} was built from another file (SHA-256 {record.onnx_sha256[:12]}, wanted {onnx_sha256[:12]}); run "
+            f"{name} was built from another file (SHA-256 {record.onnx_sha256[:12]}, wanted {onnx_sha256[:12]}); run "
             "`rctk build` again"
         )
-    size = plan.stat().st_size
-    if size != record.plan_bytes or file_sha256(plan) != record.plan_sha256:
-        raise EngineError(f"{plan} is not the plan that its record describes; run `rctk build` again")
+    if hashlib.sha256(plan).hexdigest() != record.plan_sha256:
+        raise EngineError(f"{name} is not the plan that its record describes; run `rctk build` again")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 from rctk_export.batching import End, one_input_one_output
 from rctk_export.input_spec import FloatNK, InputSpec
-from rctk_export.tensorrt.api import Messages, trt
+from rctk_export.tensorrt.api import Messages, start_runtime, trt
 from rctk_export.tensorrt.cuda_runtime import OUT_OF_MEMORY, CudaError, CudaRuntime, pinned_array
 from rctk_kernels.errors import EngineError
 
@@ -24,6 +23,8 @@ MIB = 2**20
 class SessionSettings(NamedTuple):
     """How a plan is run."""
 
+    name: str
+    """What to call it in messages."""
     device: int = 0
     """Number of the GPU."""
     cuda_graph: bool = False
@@ -36,21 +37,21 @@ class Session:
     """Runs a plan on one device; used by one thread at a time.
 
     Args:
-        plan: File with the serialized engine; whoever comes here has checked that it belongs here.
+        plan: The serialized engine; whoever comes here has checked that it belongs here.
         spec: Its images.
         cuda: The runtime to copy and wait with.
         settings: How to run it.
     """
 
-    def __init__(self, plan: Path, spec: InputSpec, cuda: CudaRuntime, settings: SessionSettings) -> None:
-        self._name, self._cuda, self._device = plan.name, cuda, settings.device
+    def __init__(self, plan: bytes, spec: InputSpec, cuda: CudaRuntime, settings: SessionSettings) -> None:
+        self._name, self._cuda, self._device = settings.name, cuda, settings.device
         self._with_graphs = settings.cuda_graph
         self._messages = Messages()
         self._graphs: dict[int, int] = {}
         self._count = 0  # images that the context is set to
         self._held = ExitStack()
         with self._on_device(), ExitStack() as held:
-            self._load(plan.read_bytes(), spec, host_code=settings.host_code)
+            self._load(plan, spec, host_code=settings.host_code)
             self.stream = cuda.create_stream()
             held.callback(cuda.destroy_stream, self.stream)
             self._allocate(held)
@@ -59,7 +60,7 @@ class Session:
 
     def _load(self, plan: bytes, spec: InputSpec, *, host_code: bool) -> None:
         self._logger = self._messages.logger()
-        self._runtime = trt.Runtime(self._logger)
+        self._runtime = start_runtime(self._logger, self._messages)
         if host_code:
             self._runtime.engine_host_code_allowed = True
         self._engine = self._runtime.deserialize_cuda_engine(plan)

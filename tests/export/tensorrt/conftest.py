@@ -221,7 +221,8 @@ class World:
         self.dla_cores, self.context_fails, self.deserialized = 0, False, 0
         self.float_layers, self.inspector, self.rejects_profile, self.refuses = set(), None, False, set()
         self.config = self.network = None
-        self.cache_fits = True
+        self.cache_fits = self.starts = True
+        self.warnings = ()
 
     def module(self):
         """Return this generation as a module."""
@@ -252,9 +253,18 @@ class World:
                 self.started = True
 
         trt.ILogger = ILogger
-        trt.Builder = lambda logger: Builder(world, trt, logger)
+
+        def starting(kind):
+            def start(logger):
+                if not world.starts:
+                    tell(logger, "CUDA initialization failure with error: 35")
+                    raise TypeError("pybind11::init(): factory function returned nullptr")
+                return kind(world, trt, logger)
+
+            return start
+
+        trt.Builder, trt.Runtime = starting(Builder), starting(Runtime)
         trt.OnnxParser = Parser
-        trt.Runtime = lambda logger: Runtime(world, trt, logger)
         return trt
 
 
@@ -286,6 +296,8 @@ class Builder:
         flags = {member.name for member in config.flags}
         qdq = any(layer.type.name in {"QUANTIZE", "DEQUANTIZE"} for layer in network.layers)
         reason = self.world.build_error
+        for text in self.world.warnings:
+            self.logger.log(type(self.logger).WARNING, text)
         if network.strong and flags & {"INT8", "FP16", "BF16"}:
             reason = "precision flags are not allowed in a strongly typed network"
         if not network.strong and qdq and "INT8" not in flags:

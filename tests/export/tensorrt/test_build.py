@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from rctk_export.bundle_writer import BundleWriter
+from rctk_export.engines import ENGINES
 from rctk_export.input_spec import InputSpec
 from rctk_export.tensorrt.options import BuildOptions
 from rctk_export.tensorrt.record import layers_path, plan_path, read_record, record_path
@@ -216,6 +217,21 @@ def test_a_plan_that_cannot_be_loaded_again_is_not_written(world, source, make_p
     with pytest.raises(EngineError, match="cannot load the plan that it has just built: Unexpected internal error"):
         make_plan(s)
     assert not s.path.with_suffix(".plan").exists()
+
+
+def test_a_builder_or_runtime_that_does_not_start_gives_its_reason(world, source, make_plan):
+    s = source()
+    make_plan(s)
+    world.starts = False
+    with pytest.raises(EngineError, match="cannot start its builder: CUDA initialization failure with error: 35"):
+        make_plan(s)
+    with pytest.raises(EngineError, match="cannot start its runtime: CUDA initialization failure"):
+        ENGINES.build("tensorrt").open(s)
+
+
+def test_what_tensorrt_warns_of_is_kept_once(world, source, make_plan):
+    world.warnings = ("CUDA lazy loading is not enabled.", "CUDA lazy loading is not enabled.")
+    assert make_plan(source()).warnings == ("TensorRT warned: CUDA lazy loading is not enabled.",)
 
 
 def test_no_gpu_stops_a_build_before_it_begins(world, source, make_plan):

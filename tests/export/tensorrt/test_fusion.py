@@ -10,8 +10,8 @@ from rctk_export.lint import lint
 from rctk_export.tensorrt.fusion import predict
 
 make = helper.make_node
-SHAPES = {"digits-cnn": (1, 8, 8), "mlp": (1, 8, 8), "lenet5": (1, 28, 28)}
-ARCHITECTURES = ("digits-cnn", "mlp", "lenet5", "resnet20", "mobilenetv2")
+SHAPES = {"digits-cnn": (1, 8, 8)}
+ARCHITECTURES = ("digits-cnn", "resnet20", "mobilenetv2")
 
 
 def node(model, name):

@@ -25,7 +25,7 @@ COMMANDS = {
     "compress": "Prune, train or distill by the steps of a recipe, to a checkpoint.",
     "build": "Build the TensorRT plan of a bundle for the GPU of this machine.",
     "train": "Train a small classifier, plainly or adversarially, to a checkpoint.",
-    "inspect": "Show what is in a bundle or an ONNX file.",
+    "inspect": "Show what is in a bundle, an ONNX file or a TensorRT plan.",
     "doctor": "Show what this machine can run and what to mend.",
     "list": "List attacks, engines, models, data sets, targets and calibrators.",
 }

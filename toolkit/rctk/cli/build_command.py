@@ -18,7 +18,7 @@ from rctk_export.tensorrt.record import PLAN, plan_path
 
 NO_INPUT_FLAGS = InputFlags()
 DEFAULTS = BuildOptions()
-TENSORRT = "tensorrt"
+TENSORRT: Literal["tensorrt"] = "tensorrt"
 
 
 def build_(  # noqa: PLR0913  # every parameter is a flag

@@ -19,7 +19,7 @@ def show_plan(path: Path, *, layers: bool, json: bool) -> None:
         json: Print the record as JSON instead.
     """
     record = read_record(path)
-    check_content(record, path, "")
+    check_content(record, path.name, path.read_bytes(), "")
     if json:
         print(json_module.dumps(json_module.loads(record.text()), indent=2))
         return
