@@ -1,4 +1,4 @@
-"""Costs are counted from the module, by hand and against the graph that is exported."""
+"""Costs are counted from the module; the exported graph agrees in test_pipeline.py."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from rctk.inspection import graph_facts
 from rctk.models.selection import Selection, select_instead_of_pad
 from rctk.prune.budget import Estimate
-from rctk.prune.cost import cost, macs
+from rctk.prune.cost import cost
 from rctk.prune.coupling import find_couplings
-from rctk_export.capture import capture
 from rctk_export.input_spec import InputSpec
 
 CIFAR = InputSpec(channels=3, height=32, width=32, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -38,13 +36,6 @@ def test_a_cost_worked_out_by_hand():
 def test_fixed_weights_are_no_parameters():
     module = nn.Sequential(nn.Conv2d(3, 4, 1), Selection(4, 8, 2, 2), nn.Flatten(), nn.Linear(8 * 16, 2))
     assert cost(module, InputSpec(channels=3, height=8, width=8)).parameters == 16 + 258
-
-
-@pytest.mark.parametrize("arch", ["lenet5", "resnet20"])
-def test_the_exported_graph_agrees(arch, network):
-    module = network(arch)
-    select_instead_of_pad(module, CIFAR.shape)
-    assert graph_facts(capture(module, CIFAR)).macs == macs(module, CIFAR)
 
 
 @pytest.mark.parametrize("arch", ["resnet20", "mobilenetv2", "vgg16-bn"])

@@ -19,7 +19,7 @@ from rctk_export.input_spec import InputSpec
 from rctk_kernels.errors import ModelError, OptionError
 
 CIFAR = InputSpec(channels=3, height=32, width=32, mean=(0.5,) * 3, std=(0.25,) * 3)
-ARCHS = ("resnet20", "resnet56-b", "resnet18", "mobilenetv2", "vgg16-bn", "wrn-28-4")
+ARCHS = ("resnet20", "resnet20-b", "mobilenetv2", "vgg16-bn", "wrn-28-4")
 
 
 @pytest.mark.parametrize("arch", ARCHS)

@@ -115,7 +115,15 @@ class DepGraph:
         if judge is None:
             return {"params": estimate.params, "macs": estimate.macs, "channels": estimate.channels}[self.by]
 
+        known: dict[frozenset[tuple[str, frozenset[int]]], float] = {}
+
         def timed(removed: Removed) -> float:
+            key = frozenset(removed.items())
+            if key not in known:
+                known[key] = measured(removed)
+            return known[key]
+
+        def measured(removed: Removed) -> float:
             trial = copy.deepcopy(module)
             cut(trial, scored.couplings, removed, context.input)
             share = judge.share(trial)

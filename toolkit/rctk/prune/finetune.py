@@ -32,16 +32,22 @@ def finetune(module: nn.Module, context: Context, objective: Objective, *, epoch
         augment="crop-flip" if cropped else "none",
         seed=context.seed,
     )
-    with context.progress.stage(stage, epochs) as step:
 
-        def tell(epoch: Epoch, _: nn.Module) -> None:
-            step(1)
-            context.progress.note(
-                f"{stage}: epoch {epoch.number}, loss {epoch.loss:.3f}, validation {epoch.clean_accuracy:.2%} clean"
-                + (f", {epoch.robust_accuracy:.2%} robust" if objective.eps else "")
-            )
+    def tell(epoch: Epoch, _: nn.Module) -> None:
+        robust = f", {epoch.robust_accuracy:.2%} robust" if objective.eps else ""
+        context.progress.note(
+            f"{stage}: epoch {epoch.number}, loss {epoch.loss:.3f}, validation {epoch.clean_accuracy:.2%} clean{robust}"
+        )
 
-        train(module, context.train, context.validation, settings, input=context.input, progress=tell)
+    train(
+        module,
+        context.train,
+        context.validation,
+        settings,
+        input=context.input,
+        progress=tell,
+        bars=context.progress,
+    )
 
 
 def read_objective(text: str) -> Objective:
