@@ -58,3 +58,11 @@ def test_a_foreign_layer_is_not_made_to_fit(tmp_path):
     torch.save({"conv1.weight": torch.zeros(4, 3, 5, 5)}, tmp_path / "a.pth")
     with pytest.raises(ModelError, match="does not fit --arch pruned:resnet20"):
         load_model(tmp_path / "a.pth", arch="pruned:resnet20", input=CIFAR)
+
+
+def test_a_file_with_one_tensor_is_refused_whatever_the_size_of_its_images(tmp_path):
+    tiny = InputSpec(channels=3, height=1, width=1)
+    state = {"layer2.0.downsample.weight": torch.zeros(32, 16, 1, 1)}
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(ModelError, match="does not fit --arch pruned:resnet20"):
+        load_model(tmp_path / "a.pth", arch="pruned:resnet20", input=tiny)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from rctk.models.resize import RESIZABLE, adopt
-from rctk.models.selection import padded_shortcuts
+from rctk.models.selection import Selection, padded_shortcuts
+from rctk_kernels.errors import ModelError
 
 PREFIX = "pruned:"
 
@@ -33,7 +34,7 @@ def fit_widths(module: nn.Module, state: Mapping[str, Tensor], image_shape: tupl
     if not extra <= names:
         return module  # another network: it has layers that the architecture does not know
     if extra:
-        for name, selection in padded_shortcuts(module, image_shape).items():
+        for name, selection in _shortcuts(module, image_shape).items():
             if name in extra:
                 module.set_submodule(name, selection)
     for name in list(_absent_blocks(module, state)):
@@ -42,6 +43,15 @@ def fit_widths(module: nn.Module, state: Mapping[str, Tensor], image_shape: tupl
         if isinstance(layer, RESIZABLE):
             _fit(layer, name, state)
     return module
+
+
+def _shortcuts(module: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, Selection]:
+    try:
+        return padded_shortcuts(module, image_shape)
+    except (RuntimeError, ValueError, IndexError) as error:
+        shape = "x".join(str(size) for size in image_shape)
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"images {shape} do not run through this architecture ({reason}); check --input") from error
 
 
 def _layers_of(state: Mapping[str, Tensor]) -> set[str]:
