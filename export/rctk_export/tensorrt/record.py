@@ -133,7 +133,8 @@ def layers_path(plan: Path) -> Path:
 def read_record(plan: Path) -> PlanRecord:
     """Read the record of ``plan``; :class:`EngineError` where it is absent or damaged."""
     path = record_path(plan)
-    again = "make one here with `rctk build BUNDLE --engine tensorrt`, or name another with tensorrt:plan=FILE"
+    role = next((f" --role {name}" for name in ("float", "evaluation") if plan.stem.startswith(name)), "")
+    again = f"make one here with `rctk build BUNDLE --engine tensorrt{role}`, or name another with tensorrt:plan=FILE"
     if not plan.is_file():
         raise EngineError(f"there is no plan {plan}; {again}")
     if not path.is_file():

@@ -82,9 +82,9 @@ def test_build_inspect_bench_and_attack_a_plan(install, rctk, bundle, images, tm
     assert sorted(path.name for path in bundle.iterdir()) == before  # the bundle stays the same on every machine
     files = sorted(path.name for path in (tmp_path / "net.plans").iterdir())
     assert files == ["int8-tensorrt.plan", "int8-tensorrt.plan.json", "int8-tensorrt.plan.layers.json"]
-    assert rctk("build", "net", "--role", "float").code == 0
-
     common = ("--target", "tensorrt", "--engine", "tensorrt")
+    assert "rctk build BUNDLE --engine tensorrt --role float" in rctk("bench", "net", *common).refusal
+    assert rctk("build", "net", "--role", "float").code == 0
     done = rctk("bench", "net", *common, "--calls", "4", "--warmup", "1", "--no-memory")
     assert done.code == 0, done.err
     done = rctk("attack", "net", *common, "--data", images, "--on", "engine", "--attack", "square:queries=4")
@@ -145,6 +145,7 @@ FAULTS = [
     (("--out", "net"), {}, "is a folder; give the name of a file with --out"),
     (("--device", "3"), {}, "there is no GPU 3, this machine has 1"),
     (("--role", "twin"), {}, "twin"),
+    (("--role", "evaluation"), {}, "has no evaluation file"),
 ]
 
 
@@ -175,6 +176,17 @@ def test_a_bundle_without_a_file_for_tensorrt_says_so(install, rctk, tmp_path, g
         writer.add("int8", "cpu", graph().SerializeToString())
         writer.commit(name="net", input=SPEC, classes=(), model={}, calibration={})
     assert "no int8 file for target 'tensorrt'" in rctk("build", "cpu-only").refusal
+
+
+def test_the_file_that_score_attacks_read_gets_a_plan_of_its_own(install, rctk, bundle, graph, tmp_path):
+    install("11.4.0.106")
+    with BundleWriter(bundle, force=True) as writer:
+        writer.add("float", "", graph().SerializeToString())
+        writer.add("int8", "tensorrt", graph().SerializeToString())
+        writer.add("evaluation", "tensorrt", graph().SerializeToString())
+        writer.commit(name="net", input=SPEC, classes=(), model={}, calibration={})
+    assert rctk("build", "net", "--role", "evaluation").code == 0
+    assert (tmp_path / "net.plans" / "evaluation-tensorrt.plan").is_file()
 
 
 def test_a_plan_from_another_machine_is_refused_by_every_command(install, rctk, bundle, images, tmp_path):

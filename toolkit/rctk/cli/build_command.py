@@ -11,13 +11,16 @@ from rctk.cli.console import Bars
 from rctk.cli.flags import InputFlags, Switch, Whole, whole
 from rctk.cli.places import check_file, check_folder
 from rctk.cli.plan_tables import show_record
-from rctk.deployment import open_deployment
+from rctk.deployment import Deployment, open_deployment
 from rctk_export.bundle import is_bundle
+from rctk_export.engine import Source
 from rctk_export.tensorrt.options import BuildOptions, Hardware, Rest, Typing
 from rctk_export.tensorrt.record import PLAN, plan_path
+from rctk_kernels.errors import OptionError
 
 NO_INPUT_FLAGS = InputFlags()
 DEFAULTS = BuildOptions()
+BuiltRole = Literal["int8", "float", "evaluation"]
 TENSORRT: Literal["tensorrt"] = "tensorrt"
 
 
@@ -26,7 +29,7 @@ def build_(  # noqa: PLR0913  # every parameter is a flag
     /,
     *,
     engine: Literal["tensorrt"] = TENSORRT,
-    role: Literal["int8", "float"] = "int8",
+    role: BuiltRole = "int8",
     out: Annotated[Path | None, Parameter(name=("--out", "-o"))] = None,
     precision_rest: Rest = DEFAULTS.precision_rest,
     typing: Typing = DEFAULTS.typing,
@@ -51,7 +54,7 @@ def build_(  # noqa: PLR0913  # every parameter is a flag
     Args:
         path: Bundle folder, or an .onnx file with --input.
         engine: For which engine.
-        role: Which file of the bundle: the one for TensorRT with Q/DQ, or the float one.
+        role: Which file of the bundle: the one for TensorRT with Q/DQ, the float one, or the one that score attacks read.
         out: File for the plan; BUNDLE.plans/FILE.plan by default.
         precision_rest: Precision of everything that has no Q/DQ.
         typing: Strong takes every type from the file; weak lets TensorRT 10 choose.
@@ -87,7 +90,7 @@ def build_(  # noqa: PLR0913  # every parameter is a flag
     check_file(timing_cache, "--timing-cache")
     whole_bundle = is_bundle(path)
     with open_deployment(path, target=TENSORRT if whole_bundle else None, spec=flags.spec()) as deployment:
-        source = deployment.deployed if role == "int8" else deployment.need_float()
+        source = _source(deployment, role)
         plan = out or (plan_path(source.path) if whole_bundle else path.with_suffix(PLAN))
         check_file(plan, "--out")
         check_folder(plan.parent, "--out")
@@ -99,3 +102,13 @@ def build_(  # noqa: PLR0913  # every parameter is a flag
     chosen = f"{TENSORRT}:plan={plan}" if out or not whole_bundle else TENSORRT
     bare = "" if whole_bundle else " --input ..."
     print(f"plan: {plan}\nnext: rctk bench {path}{' --target tensorrt' if whole_bundle else bare} --engine {chosen}")
+
+
+def _source(deployment: Deployment, role: BuiltRole) -> Source:
+    if role == "int8":
+        return deployment.deployed
+    if role == "float":
+        return deployment.need_float()
+    if deployment.evaluation is None:
+        raise OptionError(f"{deployment.name} has no evaluation file: its logits are not rounded; leave --role away")
+    return deployment.evaluation
