@@ -75,7 +75,7 @@ ROWS = {
     "fab-t": Row(("fab-t",)),
     "square linf": Row(("square",)),
     "square l2": Row(("square",), "l2"),
-    "cw-l2": Row(("cw-l2:steps=200,searches=5",), "l2"),
+    "cw-l2": Row(("cw-l2:steps=200,searches=9",), "l2"),
     "cw-linf": Row(("cw-linf:steps=500",)),
     "deepfool": Row(("deepfool",), "l2"),
     "fmn l2": Row(("fmn",), "l2"),

