@@ -69,9 +69,10 @@ def train(  # noqa: PLR0913  # what is trained, on what, how, and who looks on
             _go(run, key, resume, progress, bars or Silent())
     finally:
         lay_out(module.to(home), channels_last=False)
-        if alone and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
     history = run.history()
+    if alone and torch.distributed.is_initialized():
+        run.let_go()
+        torch.distributed.destroy_process_group()
     module.zero_grad()
     module.load_state_dict(history.best_weights)
     module.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -205,6 +206,11 @@ class Run:
             stopped=self.stopped,
             rank=self.fabric.global_rank,
         )
+
+    def let_go(self) -> None:
+        """Drop what refers to the group of processes: where it outlives the group, its end can wait for itself."""
+        del self._forward
+        gc.collect()
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that :meth:`load_state_dict` needs to go on; every process has to call it."""
