@@ -14,6 +14,8 @@ STEPS: Family[Step] = Family(
         "quant.bias_correction": "rctk.quantize.bias_correction:BiasCorrection",
         "quant.seqmse": "rctk.quantize.seqmse:SeqMse",
         "quant.adaround": "rctk.quantize.adaround:AdaRound",
+        "quant.ptq_dynamic8": "rctk.quantize.dynamic8:PtqDynamic8",
+        "quant.weight_only": "rctk.quantize.weight_only:WeightOnly",
         "quant.layer_bits": "rctk.quantize.layer_bits:LayerBits",
         "quant.mixed": "rctk.quantize.mixed:Mixed",
         "prune.depgraph": "rctk.prune.depgraph:DepGraph",

@@ -64,7 +64,6 @@ class Draft:
         images: Which images calibration sees.
         ranges: Tensor to a range that is known already, and so not calibrated.
         keep_float: Names of layers to leave in float.
-        block: Weights that share a scale in ``weight-only`` files; 0 for whole output channels.
         facts: What the steps did, for the manifest: step id to values.
     """
 
@@ -76,7 +75,6 @@ class Draft:
     images: Images = field(default_factory=Images)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     keep_float: tuple[str, ...] = ()
-    block: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def noted(self, step: str, **values: Any) -> Draft:

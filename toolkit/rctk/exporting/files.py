@@ -15,9 +15,12 @@ from rctk.quantize import CALIBRATORS
 from rctk.quantize.calibrate import Ranges, calibrate
 from rctk_export.graph import Graph
 from rctk_export.lint import require_clean
+from rctk_export.lint.fusion import fusion_report
 from rctk_export.quantize import PLANNERS
-from rctk_export.quantize.plan import Plan
+from rctk_export.quantize.dynamic import write_dynamic
+from rctk_export.quantize.plan import WEIGHTED, Layer, Plan, kept_float_nodes
 from rctk_export.quantize.plan_mirror import mirror
+from rctk_export.quantize.weight_only import linear_layers, write_weight_only
 from rctk_export.quantize.write import write_qdq
 from rctk_export.registry import unknown
 from rctk_kernels.errors import OptionError
@@ -71,6 +74,8 @@ def int8_files(
         progress: Shows the stages.
         seed: Of adversarial calibration images.
     """
+    if draft.form != "static":
+        return [_unplaced(draft, targets)]
     plans = plans_of(draft, targets)
     ranges = ranges_of(draft, plans, calibration, progress, seed=seed)
     made = [_quantized(target, draft, plan, ranges) for target, plan in plans.items()]
@@ -114,6 +119,26 @@ def _quantized(target: str, draft: Draft, plan: Plan, ranges: Ranges) -> Quantiz
     onnx.checker.check_model(written, full_check=True)
     require_clean(written, target, [kept.name for kept in plan.kept_float])
     return Quantized(target=target, model=written, plan=plan, facts=_facts(draft, plan, ranges))
+
+
+def _unplaced(draft: Draft, targets: Sequence[str]) -> Quantized:
+    """Return the file of a form that no planner places: activation grids at run time, or weights alone."""
+    if set(targets) != {"cpu"}:
+        raise OptionError(f"{draft.form} files are for ONNX Runtime on CPUs only; add --target cpu")
+    graph = Graph(draft.model)
+    if draft.form == "dynamic":
+        written = write_dynamic(draft.model, draft.keep_float)
+        layers = [node.name for node in graph.nodes if node.op_type in WEIGHTED and node.name not in draft.keep_float]
+    else:
+        written = write_weight_only(draft.model, draft.formats, draft.keep_float)
+        layers = [node.name for node in linear_layers(graph) if node.name not in draft.keep_float]
+    onnx.checker.check_model(written, full_check=True)
+    plan = Plan(signed=False, integer_bias=False, layers=[Layer(name) for name in layers])
+    reason = "kept float" if draft.form == "dynamic" else "only linear layers store weights alone"
+    plan.kept_float = kept_float_nodes(graph, plan, dict.fromkeys((node.name for node in graph.nodes), reason))
+    kernels = sorted(name.removesuffix("/MatMulAddFusion") for name in fusion_report(written).int8)
+    facts = {**_facts(draft, plan, {}), "form": draft.form, "integer_kernels": kernels}
+    return Quantized(target="cpu", model=written, plan=plan, facts=facts)
 
 
 def _mirrored(item: Quantized) -> Quantized:

@@ -101,7 +101,7 @@ class AdaRound:
             if done >= WARM_UP:
                 loss = loss + self.weight * regulariser(up, (done - WARM_UP) / (1 - WARM_UP))
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
         return (floor + (soft(v.detach()) >= 0.5)).clamp(-limit, limit)
 

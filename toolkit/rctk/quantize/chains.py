@@ -46,7 +46,7 @@ def links(graph: Graph) -> list[Link]:
         weight = graph.constant(first, 1) if first.op_type in WEIGHTED and not refused(graph, first, ()) else None
         if weight is None:
             continue
-        node, between = first, []
+        node, between = first, list[onnx.NodeProto]()
         while len(readers[node.output[0]]) == 1 and node.output[0] not in graph.outputs:
             reader = readers[node.output[0]][0]
             node = reader.node

@@ -80,7 +80,8 @@ def _scale(graph: Graph, link: Link) -> npt.NDArray[np.float64]:
     range1 = np.abs(weight1.reshape(link.channels, -1)).max(axis=1).astype(np.float64)
     range2 = np.abs(by_channel(link, weight2)).max(axis=(1, 3)).reshape(-1).astype(np.float64)
     alive = (range1 > 0) & (range2 > 0)  # a dead channel has no range to share
-    return np.sqrt(np.divide(range1, range2, out=np.ones_like(range1), where=alive))
+    ratio = np.divide(range1, range2, out=np.ones_like(range1), where=alive)
+    return np.asarray(np.sqrt(ratio), dtype=np.float64)
 
 
 def rescale(graph: Graph, link: Link, scale: Array) -> None:

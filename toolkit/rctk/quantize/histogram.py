@@ -65,7 +65,7 @@ class Histogram:
 
     def centres(self) -> npt.NDArray[np.float64]:
         """Return the middle of every bin, ``(BINS,)``."""
-        return (np.arange(BINS) + 0.5) * self.width - self.limit
+        return np.asarray((np.arange(BINS) + 0.5) * self.width - self.limit, dtype=np.float64)
 
     def magnitudes(self) -> npt.NDArray[np.float64]:
         """Return counts of ``|x|`` in bins of the same width from 0 to the largest value seen; 2,049 to 4,096 bins."""

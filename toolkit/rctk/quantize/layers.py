@@ -117,11 +117,12 @@ def rows(layer: WeightLayer, x: Tensor, positions: Tensor) -> Tensor:
     sizes = layer.weight.shape[2:]
     for axis, (size, stride, dilation) in enumerate(zip(sizes, layer.strides, layer.dilations, strict=True)):
         windows = windows.unfold(2 + axis, dilation * (size - 1) + 1, stride)
-    dilated = (..., *(slice(None, None, dilation) for dilation in layer.dilations))
-    windows = windows[dilated]
+    for axis, dilation in enumerate(layer.dilations):
+        taps = torch.arange(0, windows.shape[2 + len(sizes) + axis], dilation)
+        windows = windows.index_select(2 + len(sizes) + axis, taps) if dilation > 1 else windows
     places = windows.shape[2 : 2 + len(sizes)]
-    index = torch.unravel_index(positions, (len(x), *places))
-    picked = windows[(index[0], slice(None), *index[1:])]
+    image, *place = torch.unravel_index(positions, (len(x), *places))
+    picked = windows.movedim(1, 1 + len(sizes))[(image, *place)]  # (P, I, *K)
     return picked.reshape(len(positions), layer.groups, -1).transpose(0, 1).contiguous()
 
 

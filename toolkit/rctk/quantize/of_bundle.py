@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rctk.compress.step import Draft
 from rctk.data.split import Split
@@ -24,7 +23,7 @@ def draft_of_bundle(bundle: Bundle, target: str) -> Draft:
     Raises:
         BundleError: The manifest holds no ranges, or the float file is not the graph that was quantized.
     """
-    facts: dict[str, Any] = bundle.file("int8", target).facts
+    facts = bundle.file("int8", target).facts
     ranges = {name: (float(low), float(high)) for name, (low, high) in facts.get("ranges", {}).items()}
     widths = facts.get("formats", {})
     formats = Formats(

@@ -1,0 +1,99 @@
+"""Dynamic and weight-only files: what they store, what runs on integers, and that the twin follows them."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from torch import nn
+
+from rctk.compress.step import Context, Draft
+from rctk.data.split import Split
+from rctk.exporting.export import ExportSettings, export_draft
+from rctk.exporting.files import int8_files
+from rctk.exporting.float_model import FloatModel
+from rctk.progress import Silent
+from rctk.quantize.dynamic8 import PtqDynamic8
+from rctk.quantize.weight_only import WeightOnly
+from rctk_export.capture import capture
+from rctk_export.input_spec import InputSpec
+from rctk_export.onnx_module import OnnxModule
+from rctk_kernels.errors import OptionError
+
+SPEC = InputSpec(channels=1, height=8, width=8)
+
+
+@pytest.fixture(scope="module")
+def draft():
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 32), nn.ReLU(), nn.Linear(32, 10)
+    )
+    return Draft(model=capture(module.eval(), SPEC), input=SPEC)
+
+
+@pytest.fixture(scope="module")
+def context():
+    images = np.random.default_rng(0).random((96, *SPEC.shape), dtype=np.float32)
+    split = Split(name="noise:train", images=images, labels=np.arange(96) % 10)
+    return Context(train=split, validation=split, input=SPEC)
+
+
+def logits(model, images):
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"images": images})[0]
+
+
+@pytest.mark.parametrize(
+    "step", [PtqDynamic8(), PtqDynamic8(layers="all"), WeightOnly(bits=4), WeightOnly(bits=8)], ids=repr
+)
+def test_the_file_is_near_float_and_the_twin_follows_it(draft, context, step):
+    (item,) = int8_files(step(draft, context), ("cpu",), context.train, Silent())
+    images = context.train.images[:16]
+    made, exact = logits(item.model, images), logits(draft.model, images)
+    with torch.no_grad():
+        twin = OnnxModule(item.model)(torch.from_numpy(images)).numpy()
+    assert twin == pytest.approx(made, abs=2e-3)
+    assert made == pytest.approx(exact, abs=0.05)
+    assert not np.array_equal(made, exact)
+
+
+def test_dynamic_files_quantize_what_was_asked_for(draft, context):
+    (linear,) = int8_files(PtqDynamic8()(draft, context), ("cpu",), context.train, Silent())
+    (everything,) = int8_files(PtqDynamic8(layers="all")(draft, context), ("cpu",), context.train, Silent())
+    assert "Conv" in {node.op_type for node in linear.model.graph.node}
+    assert "ConvInteger" in {node.op_type for node in everything.model.graph.node}
+    assert linear.facts["form"] == "dynamic"
+    assert linear.facts["int8_layers"] == ["3", "5"]
+    assert [kept["name"] for kept in linear.facts["kept_float"]] == ["0"]
+
+
+def test_four_bit_weights_take_half_a_byte(draft, context):
+    (item,) = int8_files(WeightOnly(bits=4)(draft, context), ("cpu",), context.train, Silent())
+    stored = {t.name: t for t in item.model.graph.initializer}
+    codes = stored["3.weight.codes"]
+    assert codes.data_type == onnx.TensorProto.INT4
+    assert np.abs(onnx.numpy_helper.to_array(codes).astype(np.int8)).max() == 7
+    assert set(item.facts["integer_kernels"]) <= {"3", "5"}
+    assert item.facts["form"] == "weight-only"
+
+
+def test_a_bundle_of_another_form_is_written_and_checked(draft, context, tmp_path):
+    settings = ExportSettings(targets=("cpu",), calibration_samples=32, check_samples=32)
+    source = FloatModel(model=draft.model, input=SPEC, classes=tuple("0123456789"), origin={"source": "small.pt"})
+    for step in (PtqDynamic8(), WeightOnly()):
+        out = tmp_path / step.__class__.__name__
+        bundle = export_draft(step(draft, context), source, context.train, out, settings)
+        assert bundle.file("int8", "cpu").facts["agreement"]["clean"] >= 0.985
+
+
+def test_other_forms_are_for_cpus_only(draft, context):
+    with pytest.raises(OptionError, match="add --target cpu"):
+        int8_files(PtqDynamic8()(draft, context), ("cpu", "tensorrt"), context.train, Silent())
+
+
+def test_widths_that_no_runtime_reads_are_refused():
+    with pytest.raises(OptionError, match="8 or 4 bits"):
+        WeightOnly(bits=3)

@@ -1,0 +1,33 @@
+"""``quant.weight_only``: linear layers store 8-bit or 4-bit weights, everything is computed in float."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from rctk.compress.step import Context, Draft
+from rctk_kernels.errors import OptionError
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightOnly:
+    """Write a file for target ``cpu`` whose linear layers hold integers; convolutions and activations stay float.
+
+    The file gets smaller. It gets faster only where ONNX Runtime reads the codes directly (``MatMulNBits``); the
+    manifest names those layers as ``integer_kernels``, as this machine's ONNX Runtime reports them.
+
+    Attributes:
+        bits: 8 or 4.
+    """
+
+    kind: ClassVar[Literal["graph"]] = "graph"
+    bits: int = 4
+
+    def __post_init__(self) -> None:
+        if self.bits not in {4, 8}:
+            raise OptionError(f"quant.weight_only stores 8 or 4 bits, got {self.bits}")
+
+    def __call__(self, draft: Draft, context: Context) -> Draft:  # noqa: ARG002  # no images are needed
+        """See :class:`rctk.compress.step.GraphStep`."""
+        changed = replace(draft, form="weight-only").with_formats(weight_bits=self.bits)
+        return changed.noted("quant.weight_only", bits=self.bits)
