@@ -81,3 +81,18 @@ def shortest(x, w, b, norm):
         bounds=[*((0, v) for v in 1 - x), *((0, v) for v in x), (0, None)],
     )
     return found.fun
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_gradient_that_is_not_finite_does_not_hold_up_the_others(norm):
+    points, w = torch.full((3, 4), 0.5), torch.ones(3, 4)
+    w[0, 1], w[1, 2] = torch.nan, torch.inf
+    step = step_to_hyperplane(points, w, torch.ones(3), norm)
+    torch.testing.assert_close(step[2], torch.full((4,), -0.25))  # 4 * 0.5 is one too many
+
+
+def test_many_coordinates_end_one_after_the_other():
+    # room 0.1, 0.2, ... 0.9 and help 1 each: 0.1 * 9 + 0.1 * 8 + 0.1 * 7 = 2.4 after three ends, 0.3 more at rate 6
+    points = torch.arange(1, 10)[None] / 10
+    step = step_to_hyperplane(points, torch.ones(1, 9), points.sum(1) - 2.7, "linf")
+    torch.testing.assert_close(-step, torch.clamp(points, max=0.35))
