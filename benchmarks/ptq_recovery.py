@@ -4,8 +4,9 @@
 
 equalize: every channel between two layers is multiplied by a factor drawn log-uniformly from 1 to 64, and the next
 layer divides by it; the float function is the same. Weights per tensor then lose accuracy, and the table says which
-share of the loss `quant.equalize` brings back. rounding: weights of 8 to 2 bits per channel, activations in float, every layer
-counted; rounding to nearest on covering scales (`nearest`) and on the best ones (`seqmse`) against `quant.adaround`.
+share of the loss `quant.equalize` brings back. rounding: weights of 8 to 2 bits per channel, activations in float,
+every layer counted; rounding to nearest on covering scales (`nearest`) and on the best ones (`seqmse`) against
+`quant.adaround`.
 """
 
 from __future__ import annotations

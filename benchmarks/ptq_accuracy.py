@@ -1,0 +1,251 @@
+"""rctk's post-training quantization against onnxruntime.quantization and NNCF: accuracy, calibration time, memory.
+
+    RCTK_MODELS=... RCTK_DATA=... python benchmarks/ptq_accuracy.py --part accuracy [--nets resnet20] [--draws 5]
+    RCTK_MODELS=... RCTK_DATA=... python benchmarks/ptq_accuracy.py --part cost [--tools rctk:minmax,ort:entropy]
+
+A tool is ``rctk:CALIBRATOR``, ``ort:minmax|entropy|percentile`` or ``nncf``; those that are not installed are left
+out by name. accuracy: every tool quantizes the same float graph with the same calibration images, uint8 activations
+and int8 weights per channel; ONNX Runtime classifies the same test images with each file, and a drop is float minus
+int8 in points with Tango's 95 % interval. cost: calibration of 128 and of 4,096 images, each in a process of its own,
+which holds all images either way; time as a multiple of the tool's own float forward pass over those images (for rctk
+its graph module, else ONNX Runtime; batches of 32, one thread), memory as growth of the peak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from architectures import NETS
+from int8_peers import quiet
+from ptq_drop import classes_of
+
+from rctk.checkpoint import load_model
+from rctk.cli.console import table
+from rctk.compress.step import Draft
+from rctk.data.read import read_split
+from rctk.data.split import Split
+from rctk.exporting.files import int8_files
+from rctk.progress import Silent
+from rctk.statistics import paired_difference
+from rctk_export.capture import INPUT, capture
+from rctk_export.input_spec import FloatNCHW, InputSpec
+from rctk_export.onnx_module import OnnxModule
+
+BATCH = 32
+FEW, MANY = 128, 4096
+RCTK = ("minmax", "moving-average", "percentile", "entropy", "mse")
+TOOLS = (*(f"rctk:{name}" for name in RCTK), "ort:minmax", "ort:percentile", "ort:entropy", "nncf")
+PACKAGES = {"ort": "onnxruntime", "nncf": "nncf"}
+
+
+def rctk_file(model: onnx.ModelProto, spec: InputSpec, images: FloatNCHW, calibrator: str) -> onnx.ModelProto:
+    """Quantize with rctk for target ``cpu``."""
+    split = Split(name="calibration", images=images, labels=np.zeros(len(images), np.int64))
+    (item,) = int8_files(Draft(model=model, input=spec, calibrator=calibrator), ("cpu",), split, Silent())
+    return item.model
+
+
+def ort_file(model: onnx.ModelProto, images: FloatNCHW, method: str) -> onnx.ModelProto:
+    """Quantize with ``quantize_static``: Q/DQ, uint8 activations, int8 weights per channel, its own clean-up first."""
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc,unused-ignore]
+        def __init__(self) -> None:
+            self.batches = iter([images[start : start + BATCH] for start in range(0, len(images), BATCH)])
+
+        def get_next(self) -> dict[str, Any] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {INPUT: batch}
+
+    methods = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        parts = [Path(folder) / name for name in ("float.onnx", "prepared.onnx", "int8.onnx")]
+        onnx.save(model, parts[0])
+        quant_pre_process(str(parts[0]), str(parts[1]))
+        quantize_static(
+            str(parts[1]),
+            str(parts[2]),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=getattr(CalibrationMethod, methods[method]),
+        )
+        return onnx.load(parts[2])
+
+
+def nncf_file(model: onnx.ModelProto, images: FloatNCHW) -> onnx.ModelProto:
+    """Quantize with NNCF's ONNX back end and its defaults, bias correction included."""
+    with quiet():
+        import nncf
+
+        data = nncf.Dataset([{INPUT: images[i : i + 1]} for i in range(len(images))])
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        return nncf.quantize(copy, data, subset_size=len(images))
+
+
+def quantized(tool: str, model: onnx.ModelProto, spec: InputSpec, images: FloatNCHW) -> onnx.ModelProto:
+    """Return the int8 file of ``tool``."""
+    family, _, method = tool.partition(":")
+    if family == "rctk":
+        return rctk_file(model, spec, images, method)
+    return ort_file(model, images, method) if family == "ort" else nncf_file(model, images)
+
+
+def float_graph(options: argparse.Namespace, name: str) -> tuple[onnx.ModelProto, InputSpec, str]:
+    """Return the graph of a published network, its input and its data set."""
+    net = NETS[name]
+    loaded = load_model(options.models / net.file, arch=net.arch, input=net.input)
+    return capture(loaded.module, net.input), net.input, net.data
+
+
+def accuracy(options: argparse.Namespace) -> None:
+    """Print the drop of every tool and network, averaged over draws."""
+    rows = []
+    for name in options.nets.split(","):
+        model, spec, data = float_graph(options, name)
+        test = read_split(data, samples=options.samples)
+        with tempfile.TemporaryDirectory(prefix="rctk-") as folder:
+            exact = classes_of(model, spec, test.images, Path(folder), "") == test.labels
+            for tool in options.tools:
+                drops, intervals = [], []
+                for draw in range(options.draws):
+                    images = read_split(f"{data.partition(':')[0]}:train", samples=512, seed=draw).images
+                    try:
+                        made = quantized(tool, model, spec, images)
+                    except Exception as error:  # noqa: BLE001  # a peer that fails is a line, not the end
+                        print(f"{tool} fails on {name}: {str(error).splitlines()[0][:200]}", file=sys.stderr)
+                        break
+                    found = classes_of(made, spec, test.images, Path(folder), "cpu") == test.labels
+                    paired = paired_difference(exact, found)
+                    drops.append(-100 * paired.difference)
+                    intervals.append(f"{-100 * paired.high:+.2f}..{-100 * paired.low:+.2f}")
+                if drops:
+                    cells = (
+                        name,
+                        tool,
+                        len(test),
+                        f"{exact.mean():.2%}",
+                        f"{np.mean(drops):+.2f}",
+                        "  ".join(intervals),
+                    )
+                    rows.append(cells)
+                    print(*cells, file=sys.stderr, flush=True)
+    columns = ("network", "tool", "images", "float", "mean drop", "95 % interval, draw by draw")
+    table("clean top-1, points", columns, rows)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Return how long ``call`` takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def forward(tool: str, model: onnx.ModelProto, images: FloatNCHW) -> float:
+    """Return the seconds of a float pass, warmed up."""
+    parts = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+    if tool.startswith("rctk"):
+        module = OnnxModule(model)
+        run: Callable[[FloatNCHW], object] = lambda part: module(torch.from_numpy(part))  # noqa: E731
+    else:
+        import onnxruntime as ort
+
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = 1
+        session = ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+        run = lambda part: session.run(None, {INPUT: part})  # noqa: E731
+    with torch.inference_mode():
+        run(parts[0])
+        return seconds(lambda: [run(part) for part in parts])
+
+
+def child(options: argparse.Namespace) -> None:
+    """Measure one tool on one number of images and print JSON."""
+    model, spec, data = float_graph(options, options.nets.split(",")[0])
+    images = read_split(f"{data.partition(':')[0]}:train", samples=MANY, seed=0).images
+    tool, count = options.child.rsplit(",", 1)
+    used = images[: int(count)]
+    quantized(tool, model, spec, images[:BATCH])  # imports and lazy parts
+    passed = forward(tool, model, used)
+    took = seconds(lambda: quantized(tool, model, spec, used))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"forward_s": passed, "calibration_s": took, "peak_mib": peak}))
+
+
+def cost(options: argparse.Namespace) -> None:
+    """Print time and memory of every tool."""
+    rows = []
+    for tool in options.tools:
+        found = {}
+        for count in (FEW, options.many):
+            command = [sys.executable, __file__, "--child", f"{tool},{count}", "--nets", options.nets]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            lines = done.stdout.strip().splitlines()
+            if done.returncode or not lines:
+                print(f"{tool} fails: {done.stderr.strip()[-300:]}", file=sys.stderr)
+                break
+            found[count] = json.loads(lines[-1])
+        if len(found) == 2:
+            few, many = found[FEW], found[options.many]
+            grown = many["peak_mib"] / few["peak_mib"] - 1
+            ratio = many["calibration_s"] / many["forward_s"]
+            cells = (tool, f"{many['forward_s']:.2f}", f"{many['calibration_s']:.2f}", f"{ratio:.2f}")
+            rows.append((*cells, f"{few['peak_mib']:.0f}", f"{many['peak_mib']:.0f}", f"{grown:+.1%}"))
+            print(*rows[-1], file=sys.stderr, flush=True)
+    columns = ("tool", "forward, s", "quantize, s", "ratio", f"peak MiB, {FEW}", f"peak MiB, {options.many}", "growth")
+    table(f"{options.nets.split(',')[0]}, {options.many} images", columns, rows)
+
+
+def main() -> int:
+    """Read the flags and measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=("accuracy", "cost"), default="accuracy")
+    parser.add_argument("--nets", default="resnet20")
+    parser.add_argument("--tools", default=",".join(TOOLS))
+    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--many", type=int, default=MANY, help="images of the larger calibration")
+    parser.add_argument("--samples", type=int, help="test images; all by default")
+    parser.add_argument("--models", type=Path, default=os.environ.get("RCTK_MODELS"), help="RCTK_MODELS by default")
+    parser.add_argument("--child", default="", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.models is None or not os.environ.get("RCTK_DATA"):
+        print("set RCTK_MODELS and RCTK_DATA to the folders of models and data sets", file=sys.stderr)
+        return 2
+    torch.set_num_threads(1)
+    if options.child:
+        child(options)
+        return 0
+    asked = options.tools.split(",")
+    options.tools = [tool for tool in asked if find_spec(PACKAGES.get(tool.partition(":")[0], "rctk"))]
+    for tool in sorted(set(asked) - set(options.tools)):
+        print(f"{tool} is not installed here and left out", file=sys.stderr)
+    (accuracy if options.part == "accuracy" else cost)(options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
