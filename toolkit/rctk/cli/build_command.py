@@ -54,7 +54,7 @@ def build_(  # noqa: PLR0913  # every parameter is a flag
     Args:
         path: Bundle folder, or an .onnx file with --input.
         engine: For which engine.
-        role: Which file of the bundle: the one for TensorRT with Q/DQ, the float one, or the one that score attacks read.
+        role: Which file of a bundle: the Q/DQ one for TensorRT, the float one, or the one that score attacks read.
         out: File for the plan; BUNDLE.plans/FILE.plan by default.
         precision_rest: Precision of everything that has no Q/DQ.
         typing: Strong takes every type from the file; weak lets TensorRT 10 choose.
