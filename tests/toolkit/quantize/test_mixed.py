@@ -129,3 +129,8 @@ def test_layer_bits_are_set_by_name(draft, split):
     assert 5 in done.formats.tensor_bits.values()
     with pytest.raises(OptionError, match="did you mean 'bad'"):
         LayerBits(layer="bd", weight_bits=4)(draft, context)
+
+
+def test_a_margin_needs_a_static_file(draft, split, probe):
+    with pytest.raises(OptionError, match="writes a dynamic file"):
+        fewest_float(replace(draft, form="dynamic"), ("cpu",), split, probe, 0.1, Silent())

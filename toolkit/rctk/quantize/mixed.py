@@ -62,6 +62,8 @@ def fewest_float(  # a search needs its subject, its images and its margin
     Raises:
         MismatchError: Even with all layers but one in float the drop is larger.
     """
+    if draft.form != "static":
+        raise OptionError(f"a margin is kept for static int8, and this recipe writes a {draft.form} file; leave it out")
     targets = tuple(dict.fromkeys("tensorrt" if target == MIRROR else target for target in targets))
     known = replace(draft, ranges=ranges_of(draft, plans_of(draft, targets), calibration, progress))
     for target in targets:

@@ -16,12 +16,15 @@ from rctk_export.onnx_files import load_onnx
 from rctk_export.quantize.formats import Formats
 from rctk_kernels.errors import BundleError
 
+KEEP_WEIGHTS = {"quant.ptq_static8", "quant.layer_bits", "quant.mixed"}
+"""Steps behind which an int8 file still follows from the float file beside it."""
+
 
 def draft_of_bundle(bundle: Bundle, target: str) -> Draft:
     """Return float graph, widths and ranges of one int8 file; every layer that a planner can place may be int8 again.
 
     Raises:
-        BundleError: The manifest holds no ranges, or the float file is not the graph that was quantized.
+        BundleError: The manifest holds no ranges, or a step has changed the weights that were quantized.
     """
     facts = bundle.file("int8", target).facts
     ranges = {name: (float(low), float(high)) for name, (low, high) in facts.get("ranges", {}).items()}
@@ -36,6 +39,12 @@ def draft_of_bundle(bundle: Bundle, target: str) -> Draft:
     draft = Draft(
         model=load_onnx(Path(bundle.source("float").path)), input=bundle.input, formats=formats, ranges=ranges
     )
+    changed = sorted(set(facts.get("steps", {})) - KEEP_WEIGHTS)
+    if changed:
+        raise BundleError(
+            f"{changed[0]} changed the weights of the {target} file of {bundle.path}, but the bundle holds its parent; "
+            "look at the sensitivity of an export without that step"
+        )
     named = {layer.name for layer in weight_layers(draft)}
     if not ranges or not set(facts.get("int8_layers", ())) <= named:
         raise BundleError(
