@@ -18,6 +18,7 @@ FAMILIES = {
     "calibrators": "rctk.quantize:CALIBRATORS",
     "steps": "rctk.compress:STEPS",
     "objectives": "rctk.train.objective:OBJECTIVES",
+    "augmentations": "rctk.train.augmentation:AUGMENTATIONS",
     "corruptions": "rctk.stress:CORRUPTIONS",
     "stress-tests": "rctk.stress:STRESS_TESTS",
     "models": "rctk.models:ARCHITECTURES",

@@ -89,9 +89,8 @@ def train_(  # noqa: PLR0913  # every parameter is a flag
 
 def _tell(history: History, own: dict[str, object], out: Path, samples: int, records: Path) -> None:
     best = history.best
-    print(
-        f"best epoch {best.number}: clean {best.clean_accuracy:.1%}, under PGD {best.robust_accuracy:.1%}; saved {out}"
-    )
+    robust = f", under PGD {best.robust_accuracy:.1%}" if best.eps else ""
+    print(f"best epoch {best.number}: clean {best.clean_accuracy:.1%}{robust}; saved {out}")
     values = {"epochs": [asdict(epoch) for epoch in history.epochs], "samples": samples, "stopped": history.stopped}
     Record.of("train", {"name": out.name}, own, values, machine=machine_facts(), versions=versions()).append_to(records)
 

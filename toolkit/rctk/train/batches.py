@@ -52,7 +52,11 @@ class Share:
         """Return images ``(n, C, H, W)`` and labels ``(n,)`` on the device."""
         x = torch.from_numpy(split.images[rows.numpy()]).to(self.device)
         y = torch.from_numpy(split.labels[rows.numpy()]).to(self.device)
-        return (x.contiguous(memory_format=torch.channels_last) if self.channels_last else x), y
+        return self.laid_out(x), y
+
+    def laid_out(self, x: Tensor) -> Tensor:
+        """Return images in the memory format of the run; an augmentation may have changed it."""
+        return x.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
 
 
 def steps_of(split: Split, size: int) -> int:

@@ -61,7 +61,6 @@ def train(  # noqa: PLR0913  # what is trained, on what, how, and who looks on
         raise OptionError(
             f"{fabric.world_size} devices share batches of {settings.batch_size} images; give larger ones"
         )
-    lay_out(module, channels_last=settings.channels_last)
     run = Run(fabric, model, train_split, validation_split, settings)
     key = _key(module, train_split, validation_split, settings)
     try:

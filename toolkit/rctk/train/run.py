@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from rctk.data.split import Split
 from rctk.train.averaging import WeightAverage, Zeros
-from rctk.train.batches import Share, seed_of, steps_of
+from rctk.train.batches import Share, lay_out, seed_of, steps_of
 from rctk.train.inner import modes_kept
 from rctk.train.normalised import Normalised
 from rctk.train.objective import Guarded
@@ -51,6 +51,7 @@ class Run:
         self._split, self._validation = train_split, validation_split
         self._model = model
         self._augmentations = settings.augmentations
+        lay_out(model, channels_last=settings.channels_last)
         self._step = OneStep(model, settings.objective)
         optimizer = _optimizer(model, settings)
         self._forward, self._optimizer = fabric.setup(self._step, optimizer)
@@ -90,7 +91,7 @@ class Run:
             start = time.perf_counter()
             guarded = isinstance(self._settings.objective, Guarded)
             before = deepcopy((self._model.state_dict(), self._average.state_dict())) if guarded else None
-            loss = self._train(number, step)
+            loss = self.train_epoch(number, step)
             if before and self._collapsed(number):
                 self._model.load_state_dict(before[0])
                 self._average.load_state_dict(before[1])
@@ -105,6 +106,7 @@ class Run:
                 robust_accuracy=robust,
                 best=(robust, clean) > record,
                 seconds=time.perf_counter() - start,
+                eps=self._settings.attack_eps,
             )
             self.epochs.append(epoch)
             if epoch.best:
@@ -113,7 +115,7 @@ class Run:
             if self._tired():
                 return
 
-    def _train(self, number: int, progress: Callable[[int], None]) -> float:
+    def train_epoch(self, number: int, progress: Callable[[int], None]) -> float:
         """Take the steps of epoch ``number``; return the mean loss."""
         settings, share = self._settings, self._share
         steps = steps_of(self._split, settings.batch_size)
@@ -157,7 +159,7 @@ class Run:
             y = F.one_hot(y, self._classes).to(x.dtype)
         for augmentation in self._augmentations:
             x, y = augmentation(x, y, draws)
-        return x, y
+        return self._share.laid_out(x), y
 
     @property
     def _classes(self) -> int:

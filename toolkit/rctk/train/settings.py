@@ -93,6 +93,11 @@ class TrainSettings(LoopSettings):
         if self.seed < 0:
             raise OptionError(f"seed must not be negative, got {self.seed}")
 
+    @property
+    def attack_eps(self) -> float:
+        """Budget of the attack that validates each epoch; 0 for none."""
+        return self.objective.eps if self.validation_eps is None else self.validation_eps
+
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
@@ -105,6 +110,7 @@ class Epoch:
         robust_accuracy: On the validation images under the validating attack: right when clean and when attacked.
         best: Whether this is the most robust epoch so far; of equals the one with more clean accuracy, then the first.
         seconds: Wall time, validation included.
+        eps: Budget of the validating attack; 0 where there was none.
     """
 
     number: int
@@ -113,11 +119,13 @@ class Epoch:
     robust_accuracy: float
     best: bool
     seconds: float
+    eps: float = 0.0
 
     def __str__(self) -> str:
         """Say everything but the number in a line."""
-        text = f"loss {self.loss:.3f}  clean {self.clean_accuracy:.1%}  under PGD {self.robust_accuracy:.1%}"
-        return f"{text}  {self.seconds:.1f} s{'  best' if self.best else ''}"
+        robust = f"  under PGD {self.robust_accuracy:.1%}" if self.eps else ""
+        best = "  best" if self.best else ""
+        return f"loss {self.loss:.3f}  clean {self.clean_accuracy:.1%}{robust}  {self.seconds:.1f} s{best}"
 
 
 @dataclass(frozen=True, kw_only=True)

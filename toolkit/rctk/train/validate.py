@@ -28,7 +28,7 @@ def validate(
         settings: Of the run.
         share: What of them this process looks at.
     """
-    eps = settings.objective.eps if settings.validation_eps is None else settings.validation_eps
+    eps = settings.attack_eps
     attack = InnerPgd(eps=eps, steps=settings.validation_steps, step_size=STEP)
     generator = torch.Generator().manual_seed(seed_of(settings.seed, share.rank))
     counts = torch.zeros(2, dtype=torch.float64, device=share.device)
