@@ -8,7 +8,7 @@ out by name. accuracy: every tool quantizes the same float graph with the same c
 and int8 weights per channel; ONNX Runtime classifies the same test images with each file, and a drop is float minus
 int8 in points with Tango's 95 % interval. cost: calibration of 128 and of 4,096 images, each in a process of its own,
 which holds all images either way; time as a multiple of the tool's own float forward pass over those images (for rctk
-its graph module, else ONNX Runtime; batches of 32, one thread), memory as growth of the peak.
+its graph module, else ONNX Runtime; batches of 32, one thread; CPU time), memory as growth of the peak.
 """
 
 from __future__ import annotations
@@ -159,10 +159,10 @@ def accuracy(options: argparse.Namespace) -> None:
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Return how long ``call`` takes."""
-    start = time.perf_counter()
+    """Return the CPU time of ``call``, which other work on the machine does not lengthen."""
+    start = time.process_time()
     call()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def forward(tool: str, model: onnx.ModelProto, images: FloatNCHW) -> float:
