@@ -61,15 +61,16 @@ class Examined:
         """Number of images."""
         return len(self.split)
 
-    def attacked(self, attack: str, *, factor: float = 1.0, scale: float | None = None) -> AttackResult:
+    def attacked(self, attack: str, *, factor: float = 1.0, scale: float | None = None, again: int = 0) -> AttackResult:
         """Return the outcome of an attack, from memory where it ran before.
 
         Args:
             attack: Attack with settings.
             factor: Multiplies eps; at most 1 in linf whatever it says.
             scale: Multiplies the logits of the differentiable form before the attack sees them.
+            again: Number of a further run from other random starts.
         """
-        key = (attack, factor, scale)
+        key = (attack, factor, scale, again)
         if key not in self._results:
             model = self.model if scale is None or self.model is None else Scaled(self.model, scale)
             self._results[key] = evaluate(
@@ -77,15 +78,15 @@ class Examined:
                 self.split,
                 ATTACKS.build(attack),
                 self.budget(factor),
-                seed=self.seed,
+                seed=self.seed + again,
                 batch_size=self.batch_size,
                 model=model,
             )
         return self._results[key]
 
-    def robust(self, attack: str, *, factor: float = 1.0, scale: float | None = None) -> Flags:
+    def robust(self, attack: str, *, factor: float = 1.0, scale: float | None = None, again: int = 0) -> Flags:
         """Return which images survive, ``(N,)``; see :meth:`attacked`."""
-        return self.attacked(attack, factor=factor, scale=scale).robust
+        return self.attacked(attack, factor=factor, scale=scale, again=again).robust
 
     def budget(self, factor: float) -> ThreatModel:
         """Return the threat model with eps times ``factor``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from rctk.audit.examined import Examined
-from rctk.audit.result import CheckResult, Verdict, graded
+from rctk.audit.result import CheckResult, Verdict
 
 PGD = "pgd:steps=20"
 FACTORS = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -97,19 +97,23 @@ def converged(subject: Examined) -> CheckResult:
 
 
 def scale(subject: Examined) -> CheckResult:
-    """The size of the logits does not decide how many images survive."""
+    """The size of the logits does not decide how many images survive.
+
+    A second run of any attack breaks a few images more by its other random starts alone, so what such a run breaks
+    without rescaling is taken off.
+    """
     typical = max(float(abs(subject.logits).max(axis=1).mean()), 1e-12)
     raw = subject.robust(PGD)
-    gains = {}
-    for wanted in (1.0, 10.0):
-        left = subject.robust(PGD, scale=wanted / typical)
-        gains[wanted] = (int(raw.sum()) - int((raw & left).sum())) / subject.samples
-    gain = max(gains.values())
-    verdict = graded(gain, suspicious=0.02, fails=0.05)
+    chance = int((raw & ~subject.robust(PGD, again=1)).sum())
+    more = max(int((raw & ~subject.robust(PGD, scale=wanted / typical)).sum()) for wanted in (1.0, 10.0)) - chance
+    verdict = beyond(more, subject.samples, suspicious=0.02, fails=0.05)
     return CheckResult(
         check="strength.scale",
         verdict=verdict,
-        found=f"PGD breaks {100 * gain:.1f} points more with logits rescaled to 1 or 10 (they reach {typical:.3g})",
+        found=(
+            f"PGD breaks {more} of {subject.samples} images more with logits rescaled to 1 or 10 than by running again "
+            f"(they reach {typical:.3g})"
+        ),
         limits="suspicious above 2 points, fails above 5",
         advice="" if verdict == "pass" else "use scale-free losses (margin, DLR) or rescale the logits before the loss",
     )
