@@ -64,12 +64,14 @@ RECIPE = (
 )
 CHANNELS = "prune.depgraph:criterion=l2,normalise=none,images=64"
 BLOCKS = "prune.layers:blocks=12,images=64"
+FROM_DENSE = ("any width", "multiples of 8", "multiples of 16", "12 blocks fewer")
+"""The others go on from the one before."""
 WAYS = {
     "any width": [f"{CHANNELS},ratio=0.6,round_to=1,min_channels=2"],
     "multiples of 8": [f"{CHANNELS},ratio=0.6,round_to=8"],
     "multiples of 16": [f"{CHANNELS},ratio=0.4,round_to=16,min_channels=16"],
     "12 blocks fewer": [BLOCKS],
-    "12 blocks fewer, multiples of 16": [BLOCKS, f"{CHANNELS},ratio=0.27,round_to=16,min_channels=16"],
+    "12 blocks fewer, multiples of 16": [f"{CHANNELS},ratio=0.27,round_to=16,min_channels=16"],
 }
 VALIDATION, CALIBRATION, BATCH = 2000, 512, 100
 GOAL_DROP, GOAL_MACS, GOAL_SPEED = 0.015, 0.4, 14.0
@@ -96,7 +98,7 @@ def main() -> None:
     parser.add_argument("part", choices=["accuracy", "widths", "speed"])
     parser.add_argument("--folder", type=Path, help="where finished steps and epochs are kept")
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--lr", default="0.01")
+    parser.add_argument("--lr", default="0.002")
     parser.add_argument("--round-to", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--out", type=Path)
@@ -206,8 +208,9 @@ def widths(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         subjects = [subject("dense", dense.module, dense.input, calibration, Path(scratch))]
         subjects.append(subject("published pruned", published.module, dense.input, calibration, Path(scratch)))
+        module = dense.module
         for name, steps in WAYS.items():
-            module = copy.deepcopy(dense.module)
+            module = copy.deepcopy(dense.module if name in FROM_DENSE else module)
             for step in steps:
                 module = cast("ModuleStep", STEPS.build(step))(module, context)
             subjects.append(subject(name, module, dense.input, calibration, Path(scratch)))
