@@ -12,7 +12,7 @@ from torch import Tensor
 from rctk.quantize.minmax import RunningRange
 
 BINS = 8192
-SAMPLE = 32768
+SAMPLE = 16384
 """Values of one batch that are counted at most; every value takes part in the extremes."""
 
 
