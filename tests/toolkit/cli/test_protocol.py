@@ -89,3 +89,18 @@ def test_too_few_images_and_wrong_names_are_one_line(rctk, bundle, digits):
     assert "a protocol needs 20 correctly classified images or more, got 10 images" in refusal
     refusal = rctk("compare", bundle, *data, 40, "--protocol", "quik").refusal
     assert "unknown protocol 'quik'; did you mean 'quick'?" in refusal
+
+
+def test_a_graph_that_cannot_be_differentiated_goes_without_its_twin(rctk, changed, digits):
+    def bent(model):
+        graph = model.graph
+        old = graph.output[0].name
+        for node in graph.node:
+            node.output[:] = [f"{name}_straight" if name == old else name for name in node.output]
+        graph.node.append(helper.make_node("Asinh", [f"{old}_straight"], [old]))  # no operator of OnnxModule
+
+    flags = ("--input", "1x8x8", "--data", digits, "--samples", 40, "--eps", "0.1")
+    done = rctk("attack", changed(bent), *flags, "--protocol", "quick")
+    assert done.code == 0, done.err
+    assert "note: tier transfer-twin did not run: no twin, " in done.out
+    assert "Asinh" in done.out

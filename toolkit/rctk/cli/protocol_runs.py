@@ -36,6 +36,7 @@ def journal_of(
     facts = {
         "float": parent,
         "deployed": deployment.deployed.sha256,
+        "evaluation": None if deployment.evaluation is None else deployment.evaluation.sha256,
         "engine": engine,
         "images": split.fingerprint,
         "threat": repr(threat),
