@@ -75,6 +75,7 @@ OBJECTIVES: Family[Objective] = Family(
         "train.gradalign": "rctk.train.gradalign:GradAlign",
         "train.mart": "rctk.train.mart:Mart",
         "train.pgd_at": "rctk.train.pgd_at:PgdAt",
+        "train.qat_at": "rctk.qat.qat_at:QatAt",
         "train.standard": "rctk.train.standard:Standard",
         "train.trades": "rctk.train.trades:Trades",
     },
