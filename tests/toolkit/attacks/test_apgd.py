@@ -34,6 +34,17 @@ def wrong(model, x, y):
         return model(x).argmax(1) != y
 
 
+class Washed(nn.Module):
+    """A model of images that were brought closer to grey."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model((x - 0.45) / 0.1)
+
+
 def test_checkpoints_of_a_hundred_steps():
     # the first after 22 %, each next interval 3 % shorter, down to 6 %
     assert checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
@@ -47,17 +58,20 @@ def test_checkpoints_are_rounded_up():
 @pytest.mark.parametrize(("name", "loss"), [("ce", cross_entropy), ("dlr", dlr)])
 @pytest.mark.parametrize("threat", [EPS, ThreatModel(norm="l2", eps=0.8)], ids=["linf", "l2"])
 def test_a_run_is_the_official_run_from_the_same_start(digits, batch, threat, name, loss):
-    x, y = batch
+    """In l2 on greyer images, where no pixel reaches 0 or 1: there, ours loses less length than the official run."""
+    (x, y), model = batch, digits.robust
+    if threat.norm == "l2":
+        x, model, threat = 0.45 + 0.1 * x, Washed(model), ThreatModel(norm="l2", eps=0.08)
     start = Ball.around(x, threat).start(3, stream=0, surface=True)
     norm = {"linf": "Linf", "l2": "L2"}[threat.norm]
-    official = APGDAttack(digits.robust, n_iter=100, norm=norm, eps=threat.eps, loss=name, device="cpu")
+    official = APGDAttack(model, n_iter=100, norm=norm, eps=threat.eps, loss=name, device="cpu")
     official.init_hyperparam(x)
     _, correct, official_loss, _ = official.attack_single_run(x, y, x_init=start)
     best = Best(x)
-    AutoPgd(steps=100, loss=loss, stop=False).run(digits.robust, Ball.around(x, threat), y, y, start, best)
+    AutoPgd(steps=100, loss=loss, stop=False).run(model, Ball.around(x, threat), y, y, start, best)
     assert torch.equal(best.broken, ~correct)
     with torch.no_grad():
-        ours = loss(digits.robust(best.images), y, y)
+        ours = loss(model(best.images), y, y)
     survivors = correct & (official_loss < 5)  # of a survivor both keep the iterate with the highest loss
     close = (ours - official_loss).abs()[survivors] < 1e-4
     assert survivors.sum() > 10
@@ -80,6 +94,22 @@ def test_a_targeted_run_is_the_official_run_from_the_same_start(digits, batch):
     with torch.no_grad():
         ours = targeted_dlr(digits.robust(best.images), y, target)
     torch.testing.assert_close(ours[correct], official_loss[correct], atol=1e-4, rtol=0)
+
+
+def test_long_l2_steps_against_black_and_white_pixels_keep_their_length():
+    """Of a linear margin the farthest point is known: along the pixels that are free to move, over the whole radius."""
+    x = torch.rand(20, 1, 6, 6, generator=generator()).round()
+    slope = torch.randn(36, generator=generator(1))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
+    model.requires_grad_(False)
+    model[1].weight.copy_(torch.stack([torch.zeros(36), slope]))
+    model[1].bias.copy_(torch.tensor([1e4, 0.0]))  # nothing breaks, and only class 0 is right
+    free = slope * ((x.flatten(1) < 1) & (slope > 0) | (x.flatten(1) > 0) & (slope < 0))
+    out = APGDCrossEntropy(steps=4, loss="margin")(
+        model, x, torch.zeros(20).long(), ThreatModel(norm="l2", eps=0.5), generator()
+    )
+    gain = (out - x).flatten(1) @ slope
+    assert bool((gain > 0.99 * 0.5 * free.norm(dim=1)).all())
 
 
 @pytest.mark.parametrize("name", ["apgd-ce", "apgd-t"])

@@ -41,9 +41,13 @@ class Ball(NamedTuple):
         return Ball(self.x[rows], self.low[rows], self.high[rows], self.threat)
 
     def project(self, adv: Tensor) -> Tensor:
-        """Return the images in the budget that stand for ``adv``; see :meth:`rctk.threat.ThreatModel.project`."""
+        """Return the images in the budget that stand for ``adv``: in linf and l1 the nearest ones.
+
+        In l2 the image is clipped to [0, 1] first and its difference shortened then, which keeps it inside. The other
+        way around, a long step against pixels that are already 0 or 1 would take its length from all other pixels.
+        """
         if self.threat.norm == "l2":
-            delta = adv - self.x
+            delta = adv.clamp(0, 1) - self.x
             adv = self.x + delta * (self.threat.eps / length(delta).clamp(min=_TINY)).clamp(max=1)
         elif self.threat.norm == "l1":
             delta = adv - self.x

@@ -111,7 +111,7 @@ def cosine(number: int, steps: int) -> float:
 
 def _inside(adv: Tensor, x: Tensor, radius: Tensor, norm: Norm) -> Tensor:
     """Project candidates into the balls of ``radius`` ``(n,)`` and the box."""
-    delta = adv - x
+    delta = adv - x if norm != "l2" else adv.clamp(0, 1) - x  # see Ball.project
     if norm == "l1":
         return (x + shrink_l1(delta, torch.where(delta > 0, 1 - x, x), radius)).clamp(0, 1)
     if norm == "linf":
