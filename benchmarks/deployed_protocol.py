@@ -6,9 +6,10 @@
 The peers do what their documentation shows: torchattacks crafts APGD-CE and APGD-T (100 steps) on the float module and
 on the twin, ART runs Square and HopSkipJump on the engine through BlackBoxClassifierNeuralNetwork, each on all images
 that the engine gets right; what they return is projected into the budget, replayed on the engine, and the worst case
-per image counts. With `--survivors` they are also handed only what is left, which no documentation shows. Our figure
-holds all six tiers, the float model under the same attacks, and the masking audit; what the tiers that the peers do as
-well take is printed beside it. Passes are images forward and backward through the two modules; queries are images that
+per image counts. With `--survivors` they are also handed only what is left, which no documentation shows. On both sides
+the engine is judged and the float model only crafts; with `--both` ours judges the float model under the same attacks
+as well. Our first figure holds all six tiers and the masking audit; what the tiers that the peers do as well take is
+printed beside it. Passes are images forward and backward through the two modules; queries are images that
 the engine classifies. Needs ART and torchattacks; an engine that answers from one thread is assumed.
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--preset", default="standard", choices=list(PROTOCOLS))
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--survivors", action="store_true")
+    parser.add_argument("--both", action="store_true")
     parser.add_argument("--only", default="", choices=["", "rctk", "peers"])
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -163,7 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         split = read_split(options.data, samples=options.samples, input=deployment.input)
         print(f"{deployment.name}, {len(split)} images of {split.name}, linf {options.eps}, one thread", flush=True)
         if options.only != "peers":
-            ours(forms, split, threat, options.preset)
+            parent = forms[0] if options.both else replace(forms[0], judged=False)
+            ours([parent, forms[1]], split, threat, options.preset)
         if options.only != "rctk":
             peers(forms, split, threat, options.queries, survivors=False)
             if options.survivors:

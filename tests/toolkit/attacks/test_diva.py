@@ -181,7 +181,7 @@ def test_a_suite_runs_them_both_ways_and_all_other_attacks_as_before(digits, pre
     run = {"threat": THREATS["linf"], "seed": 0, "batch_size": 50}
     result = attack_subjects(forms, digits.split, list(QUICK.values()), **run)
     tiers = {e.subject: e.tier("engine") for e in result.entries if e.kind == "gradient"}
-    assert tiers == {"float": "transfer-float", "engine": "transfer-twin"}
+    assert tiers == {"float": "transfer-differential", "engine": "differential"}
     assert len(result.entries) == 6
     unseen = ~result.entry("border-walk:steps=20", "engine").robust["engine"]
     assert (result.clean["engine"] & unseen).any()

@@ -63,9 +63,13 @@ class AutoAttack:
     Attributes:
         version: Which attacks.
         steps: Gradient steps of every run, in place of the version's own; fewer make it weaker than AutoAttack.
-        queries: Queries of Square, likewise.
+        queries: Queries of Square, likewise; 0 leaves Square out, where queries are a tier of their own.
         stop_at_success: Leave an image at its first broken iterate. Off, the attack that breaks an image first goes on
             to its end, which a candidate needs when it has to break another model too.
+
+    Example:
+        >>> [stage.attack.name for stage in AutoAttack(version="economy", queries=0).stages("linf")]
+        ['apgd-ce', 'apgd-ce', 'apgd-t', 'apgd-ce']
 
     Reference:
         Croce and Hein, "Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse Parameter-free
@@ -85,9 +89,10 @@ class AutoAttack:
     def __post_init__(self) -> None:
         if self.version not in get_args(Version):
             raise OptionError(f"autoattack:version must be one of {', '.join(get_args(Version))}, got {self.version!r}")
-        for value in (self.steps, self.queries):
-            if value is not None and value < 1:
-                raise OptionError(f"autoattack needs steps and queries of at least 1, got {self.steps}, {self.queries}")
+        if (self.steps is not None and self.steps < 1) or (self.queries is not None and self.queries < 0):
+            raise OptionError(
+                f"autoattack needs steps of at least 1 and queries of at least 0, got {self.steps}, {self.queries}"
+            )
 
     @property
     def passes(self) -> int:
@@ -96,6 +101,10 @@ class AutoAttack:
 
     def stages(self, norm: Norm) -> list[Stage]:
         """Return the attacks in the order they run."""
+        stages = self._stages(norm)
+        return [stage for stage in stages if not isinstance(stage.attack, Square)] if self.queries == 0 else stages
+
+    def _stages(self, norm: Norm) -> list[Stage]:
         stop, steps = self.stop_at_success, self.steps or 100
         square = Square(queries=self.queries or 5000, rescale=False)
         if self.version == "economy":

@@ -99,7 +99,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
         ),
         Protocol(
             name="standard",
-            gradient=("apgd-ce:steps=100", "apgd-t:steps=100"),
+            gradient=("autoattack:version=economy,queries=0",),  # Square has a tier of its own
             substitute=("substitute:rounds=4,steps=100",),
             score=("square:queries=1000",),
             decision=("rays:queries=1000", "surfree:queries=1000"),
