@@ -1,4 +1,4 @@
-"""What a path stands for: a bundle, or a bare engine file with flags, as sources that engines can open."""
+"""What a path stands for: a bundle, a bare engine file or a served model with flags, as sources that engines open."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from pathlib import Path
 from rctk.blame import blame
 from rctk_export.bundle import Bundle, file_sha256, is_bundle, read_bundle
 from rctk_export.engine import Source
+from rctk_export.engines.remote_address import is_address, read_address
 from rctk_export.input_spec import InputSpec
 from rctk_kernels.errors import BundleError, EngineUnavailableError, OptionError
 
 PREFERRED = ("cpu", "cpu-mirror", "tensorrt")
 """Which int8 file is meant where ``--target`` is not given."""
 ONNX = ".onnx"
+REMOTE = "remote"
+FILE_ENGINES = ("onnxruntime", "auto")
+"""What commands take where no engine is named; a served model then means the engine ``remote``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,19 @@ class Deployment:
             raise OptionError(f"{self.name} has no float parent to compare with; name one with --float FILE.onnx")
         return self.float
 
+    @property
+    def served(self) -> bool:
+        """Whether the deployed model is behind a server and its file is not here."""
+        return is_address(self.deployed.path)
+
+    def engine_of(self, engine: str) -> str:
+        """Return the engine that is meant by ``--engine``: for a served model that can only be ``remote``."""
+        if not self.served or engine.partition(":")[0] == REMOTE:
+            return engine
+        if engine not in FILE_ENGINES:
+            raise OptionError(f"{self.name} runs on a server, not in {engine}; leave --engine away, or say remote:...")
+        return REMOTE
+
 
 @contextmanager
 def open_deployment(
@@ -63,7 +80,7 @@ def open_deployment(
     """Resolve ``path``; files made on the way (normalisation put into a bare graph) live until the block ends.
 
     Args:
-        path: Bundle folder or ``.onnx`` file.
+        path: Bundle folder, ``.onnx`` file, or the address of a served model.
         target: Which int8 file of a bundle.
         spec: Input of a bare file; refused for a bundle, which knows its own.
         parent: Float ``.onnx`` of a bare int8 file, with the same input spec; a bundle holds its own.
@@ -72,6 +89,10 @@ def open_deployment(
         BundleError: There is nothing usable at ``path``.
         OptionError: Flags are missing, or do not fit.
     """
+    if is_address(path):
+        with tempfile.TemporaryDirectory(prefix="rctk-") as folder:
+            yield _served(path, target, spec, parent, Path(folder))
+        return
     if is_bundle(path):
         if spec is not None:
             raise OptionError(f"{path} is a bundle and already holds normalisation; leave --input, --mean, --std away")
@@ -99,6 +120,27 @@ def open_deployment(
             deployed=deployed,
             evaluation=_unrounded(deployed),
         )
+
+
+def _served(path: Path, target: str | None, spec: InputSpec | None, parent: Path | None, folder: Path) -> Deployment:
+    """Ask the server what it runs; its answer stands for the hash of the file that is not here."""
+    from rctk_export.engines.remote import describe  # noqa: PLC0415  # the client, only for an address
+
+    address = read_address(path)
+    if spec is None:
+        raise OptionError(f"{address} is a served model; add --input 3x32x32 to say what goes in")
+    if target is not None:
+        raise OptionError(f"--target chooses a file of a bundle; {address} is one model")
+    _check_file(parent)
+    digest = describe(address).digest
+    return Deployment(
+        name=str(address),
+        sha256=digest,
+        input=spec,
+        classes=(),
+        float=None if parent is None else _bare(parent, spec, folder, "float"),
+        deployed=Source(path=Path(str(address)), input=spec, role="int8", sha256=digest),
+    )
 
 
 def _from_bundle(bundle: Bundle, target: str | None) -> Deployment:

@@ -80,7 +80,7 @@ def open_forms(
 
 class _Opener:
     def __init__(self, deployment: Deployment, engine: str, stack: ExitStack, *, gradients: bool) -> None:
-        self.deployment, self.engine, self.stack = deployment, engine, stack
+        self.deployment, self.engine, self.stack = deployment, deployment.engine_of(engine), stack
         self.torch = importlib.util.find_spec("torch") is not None and importlib.util.find_spec("onnx") is not None
         self.gradients = gradients and self.torch
         self.shared_twin: Any = None
@@ -96,7 +96,8 @@ class _Opener:
 
     def engine_form(self) -> Subject:
         opened = self._open(self.engine, self.deployment.deployed)
-        model = getattr(opened, "module", None) or (self._twin().module if self.gradients else None)
+        twin = self.gradients and not self.deployment.served  # the file of a served model is not here
+        model = getattr(opened, "module", None) or (self._twin().module if twin else None)
         predict: Predict = opened.predict
         if self.deployment.evaluation is not None:
             predict = Scored(predict, self._open(self.engine, self.deployment.evaluation).predict)
@@ -110,6 +111,10 @@ class _Opener:
         return ensemble(subjects)
 
     def _twin(self) -> Any:
+        if self.deployment.served:
+            raise OptionError(
+                f"{self.deployment.name} has no twin here, because its file is on the server; use --on engine"
+            )
         if self.shared_twin is None:
             self.shared_twin = self._open("twin", self.deployment.deployed)
         return self.shared_twin

@@ -13,5 +13,6 @@ ENGINES: Family[EngineSettings] = Family(
         "twin": "rctk_export.engines.twin:Twin",
         "reference": "rctk_export.engines.reference:Reference",
         "tensorrt": "rctk_export.engines.tensorrt:TensorRT",
+        "remote": "rctk_export.engines.remote:Remote",
     },
 )

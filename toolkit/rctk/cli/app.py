@@ -26,6 +26,7 @@ COMMANDS = {
     "build": "Build the TensorRT plan of a bundle for the GPU of this machine.",
     "train": "Train a small classifier, plainly or adversarially, to a checkpoint.",
     "inspect": "Show what is in a bundle, an ONNX file or a TensorRT plan.",
+    "serve": "Serve the deployed engine to other machines over the Open Inference Protocol v2.",
     "doctor": "Show what this machine can run and what to mend.",
     "list": "List attacks, engines, models, data sets, targets and calibrators.",
 }

@@ -12,11 +12,12 @@ from rctk.cli.attack_extras import Measured, check_extras, extras, fed, measure,
 from rctk.cli.attack_records import ATTACK_COLUMNS, WORST_COLUMNS, append_attacks, attack_rows, worst_rows
 from rctk.cli.console import Bars, table
 from rctk.cli.flags import DataFlags, GridFlags, InputFlags, RecordFlags, Repeated, Whole
-from rctk.cli.protocol_runs import chosen, protocol_run, show_protocol
+from rctk.cli.protocol_runs import Journals, chosen, protocol_run, show_protocol
 from rctk.cli.words import ratio
 from rctk.data import read_split
 from rctk.deployment import open_deployment
 from rctk.evaluation.first_look import FirstLook
+from rctk.evaluation.protocol_result import ProtocolResult
 from rctk.evaluation.repeats import repeated
 from rctk.evaluation.suite import attack_subjects
 from rctk.forms import check_forms, need_gradients, need_reference, open_forms
@@ -48,14 +49,15 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
 ) -> None:
     """Attack a bundle's float model, twin or engine, or a bare engine file.
 
-    PATH is a bundle folder, or an .onnx file with --input (and --mean, --std). Gradient attacks on an engine are
+    PATH is a bundle folder, an .onnx file with --input (and --mean, --std), or the address of a served model such as
+    http://jetson:8000/model with --input, which query attacks reach. Gradient attacks on an engine are
     crafted on its twin and replayed on it. With --cross every candidate is tried on every form named by --on, so that
     none is attacked less than another.
 
     Example: rctk attack model-int8 --on float --on engine --attack apgd-ce --attack square --data cifar10:test
 
     Args:
-        path: Bundle folder or .onnx file.
+        path: Bundle folder, .onnx file, or address of a served model.
         data: Images.
         attack: Attack with settings, such as square:queries=1000; may be repeated. See `rctk list attacks`.
         protocol: A fixed set of attacks in tiers instead of --attack, with the masking audit: quick, standard or full;
@@ -79,14 +81,16 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
     budget, folder = threat.model(), records.checked()
     gradients = check_extras(metric, repeats, protocol) or need_gradients(attacks)
     with open_deployment(path, target=target, spec=flags.spec(), parent=parent) as deployment:
+        engine = deployment.engine_of(engine)
         split = read_split(
             data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download
         )
-        found, journal = None, None
+        found: ProtocolResult | None = None
         spreads: dict[str, Spread] = {}
         measured: Measured = {}
         look = FirstLook(split, batch_size, deployment.classes)
         budget = fed(budget, deployment, look, rounded=threat.rounded)
+        journals = Journals(folder, deployment, split, budget, engine)
         if preset is not None:
             found, journal = protocol_run(
                 deployment,
@@ -102,6 +106,7 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
                 cross=cross,
                 look=look,
             )
+            journals.append(journal)
             result = found.suite
         else:
             pairs = need_reference(attacks)
@@ -117,6 +122,7 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
                         cross=cross,
                         rounded=threat.rounded,
                         progress=Bars(),
+                        journal=journals.of(seed),
                     ),
                     data.seed,
                     repeats,
@@ -133,8 +139,8 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
     print()
     table("accuracy under all of them, worst case per image", WORST_COLUMNS, worst_rows(result))
     show(extra, spreads, measured)
-    if found is not None and journal is not None:
+    if found is not None:
         show_protocol(found)
-        journal.forget()
+    journals.forget()
     for note in result.notes:
         print(f"note: {note}")

@@ -59,7 +59,7 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
     Example: rctk compare model-int8 --data cifar10:test --eps 8/255 --max-drop 0.02 --junit gate.xml
 
     Args:
-        path: Bundle folder, or an int8 .onnx file with --float FILE.onnx and --input.
+        path: Bundle folder, or an int8 .onnx file or address of a served model with --float FILE.onnx and --input.
         data: Images.
         also: A further bundle to choose from, gated on the same images; may be repeated. Verdicts are corrected for
             their number (Holm), and exit code 0 says that at least one holds.
@@ -121,7 +121,7 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
             write_outputs(one.done.gates(), one.name, junit=junit, summary=summary, json=json)
     finally:  # a file that cannot be written hides no verdict, and a reader who left costs no file
         for one in finished:
-            one.show(asked)
+            one.show()
     for one in finished:
         if one.journal is not None:
             one.journal.forget()

@@ -54,6 +54,7 @@ class Finished:
         budget: Of the attacks.
         done: The result.
         journal: Of a protocol; to be forgotten when the result is on disk.
+        engine: That ran the deployed file.
     """
 
     deployment: Deployment
@@ -61,6 +62,7 @@ class Finished:
     budget: ThreatModel
     done: Compared
     journal: Journal | None
+    engine: str
 
     @property
     def name(self) -> str:
@@ -73,17 +75,17 @@ class Finished:
             "name": self.deployment.name,
             "sha256": self.deployment.sha256,
             "target": self.deployment.deployed.target,
-            "engine": asked.engine,
+            "engine": self.engine,
         }
-        own = {**settings_of(self.budget, self.split, asked.engine), **self.done.settings()}
+        own = {**settings_of(self.budget, self.split, self.engine), **self.done.settings()}
         values = {**self.done.values(), **extra}
         made = Record.of("compare", subject, own, values, machine=machine_facts(), versions=versions())
         made.append_to(asked.folder)
 
-    def show(self, asked: Asked) -> None:
+    def show(self) -> None:
         """Print everything."""
-        where = self.deployment.deployed.target or "bare file"
-        print(f"{self.deployment.name} ({where}, {asked.engine}) on {len(self.split)} images of {self.split.name}")
+        where = self.deployment.deployed.target or ("served" if self.deployment.served else "bare file")
+        print(f"{self.deployment.name} ({where}, {self.engine}) on {len(self.split)} images of {self.split.name}")
         self.done.show()
 
 
@@ -91,6 +93,7 @@ def compare_one(path: Path, asked: Asked) -> Finished:
     """Attack float and engine of one bundle or bare file."""
     data, parent = asked.data, asked.parent
     with open_deployment(path, target=asked.target, spec=asked.flags.spec(), parent=parent) as deployment:
+        asked = replace(asked, engine=deployment.engine_of(asked.engine))
         split = read_split(
             data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download
         )
@@ -102,7 +105,7 @@ def compare_one(path: Path, asked: Asked) -> Finished:
             done, journal = _protocol(deployment, split, budget, look, asked)
     notes = (*look.notes, *done.result.notes)
     done = replace(done, result=replace(done.result, notes=notes))
-    return Finished(deployment=deployment, split=split, budget=budget, done=done, journal=journal)
+    return Finished(deployment=deployment, split=split, budget=budget, done=done, journal=journal, engine=asked.engine)
 
 
 def _protocol(

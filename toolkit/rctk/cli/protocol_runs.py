@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rctk.cli.console import Bars, share, table
 from rctk.data import Split
-from rctk.deployment import Deployment
+from rctk.deployment import REMOTE, Deployment
 from rctk.evaluation.journal import Journal
 from rctk.evaluation.protocol import FLOAT, LEAST_CORRECT, TIERS, Protocol, Tier, protocol_named
 from rctk.evaluation.protocol_result import ProtocolResult
@@ -44,6 +44,34 @@ def journal_of(
         "versions": versions(),
     }
     return Journal(folder / "unfinished", facts)
+
+
+class Journals:
+    """The journals of one command, to be forgotten when its result is on disk.
+
+    A protocol has one. Attacks on a server have one per seed, because servers and networks die in mid-attack.
+    """
+
+    def __init__(self, folder: Path, deployment: Deployment, split: Split, threat: ThreatModel, engine: str) -> None:
+        self._run = (folder, deployment, split, threat, engine)
+        self._kept: list[Journal] = []
+
+    def append(self, journal: Journal) -> None:
+        """Remember a journal."""
+        self._kept.append(journal)
+
+    def of(self, seed: int) -> Journal | None:
+        """Return the journal of the attacks with this seed; None where the engine runs in this process."""
+        folder, deployment, split, threat, engine = self._run
+        if engine.partition(":")[0] != REMOTE:
+            return None
+        self.append(journal_of(folder, deployment, split, threat, seed, engine))
+        return self._kept[-1]
+
+    def forget(self) -> None:
+        """Remove all of them."""
+        for journal in self._kept:
+            journal.forget()
 
 
 def protocol_run(  # noqa: PLR0913  # what the flags say

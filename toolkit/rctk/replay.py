@@ -1,0 +1,1 @@
+"""Images crafted elsewhere, shipped as one file."""
