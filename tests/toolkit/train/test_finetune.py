@@ -16,11 +16,11 @@ def context(digits, spec):
     return Context(train=digits[0].take(np.arange(400)), validation=digits[1], input=spec, seed=4)
 
 
-def test_a_step_is_built_from_the_text_of_a_recipe():
+def test_a_step_is_built_from_the_text_of_a_recipe(context):
     step = STEPS.build("train.finetune:objective=pgd-at:eps=8/255;steps=7,augment=crop:padding=1+flip,epochs=3,lr=0.01")
     assert isinstance(step, Finetune)
     assert isinstance(step, ModuleStep)
-    settings = step.settings(seed=4)
+    settings = step.settings(step.objective_in(context), seed=4)
     assert settings.objective == PgdAt(eps=8 / 255, steps=7)
     assert (settings.epochs, settings.lr, settings.seed, settings.keep_zeros) == (3, 0.01, 4, True)
     assert len(settings.augmentations) == 2

@@ -13,10 +13,11 @@ from rctk.compress.step import Context
 from rctk.models.selection import select_instead_of_pad
 from rctk.prune.budget import STEPS, Estimate, Scope, Widths, choose, least
 from rctk.prune.cost import Cost, cost
-from rctk.prune.finetune import finetune, read_objective
+from rctk.prune.finetune import finetune
 from rctk.prune.latency import LatencyJudge
 from rctk.prune.scoring import Normalise, Scored, Scoring, read_criterion
 from rctk.prune.surgery import Removed, cut
+from rctk.train.step import read_objective
 from rctk_kernels.errors import OptionError
 
 By = Literal["params", "macs", "channels", "latency"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import nn
 
 from rctk.compress.step import Context
-from rctk.train import Epoch, TrainSettings, build_objective, train
+from rctk.train import TrainSettings
 from rctk.train.objective import Objective
+from rctk.train.step import train_stage
 
 CROPPED = 32
 """Colour images of this size or more are cropped and mirrored while fine-tuning; others stay as they are."""
@@ -32,24 +33,4 @@ def finetune(module: nn.Module, context: Context, objective: Objective, *, epoch
         augment="crop-flip" if cropped else "none",
         seed=context.seed,
     )
-
-    def tell(epoch: Epoch, _: nn.Module) -> None:
-        robust = f", {epoch.robust_accuracy:.2%} robust" if objective.eps else ""
-        context.progress.note(
-            f"{stage}: epoch {epoch.number}, loss {epoch.loss:.3f}, validation {epoch.clean_accuracy:.2%} clean{robust}"
-        )
-
-    train(
-        module,
-        context.train,
-        context.validation,
-        settings,
-        input=context.input,
-        progress=tell,
-        bars=context.progress,
-    )
-
-
-def read_objective(text: str) -> Objective:
-    """Make an objective from a step's setting, where ``;`` stands for ``,``: ``pgd-at:eps=8/255;steps=7``."""
-    return build_objective(text.replace(";", ","))
+    train_stage(module, context, settings, stage=stage)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from rctk.compress.step import Context
 from rctk.prune.depgraph import By, DepGraph
-from rctk.prune.finetune import finetune, read_objective
+from rctk.prune.finetune import finetune
 from rctk.train.objective import Objective
+from rctk.train.step import read_objective
 from rctk_kernels.errors import ModelError, OptionError
 
 

@@ -1,0 +1,92 @@
+"""What every step of a recipe shares that trains: the loop with its progress, and the state it resumes from."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal
+
+from torch import nn
+
+from rctk.compress.step import Context
+from rctk.train.loop import train
+from rctk.train.objective import Objective, build_objective
+from rctk.train.resume import ResumeFile
+from rctk.train.settings import Epoch, LoopSettings, TrainSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingStep(LoopSettings, ABC):
+    """A module step that trains; the most robust epoch on the validation images is kept."""
+
+    kind: ClassVar[Literal["module"]] = "module"
+    stage: ClassVar[str]
+    """What progress and the file with the state call it."""
+
+    epochs: int = 3
+    """Passes over the training images."""
+    lr: float = 0.01
+    """Largest learning rate."""
+    schedule: Literal["cosine", "cyclic", "multistep", "constant"] = "cosine"
+    """How the learning rate moves."""
+    keep_zeros: bool = True
+    """Weights that are zero stay zero."""
+
+    @abstractmethod
+    def objective_in(self, context: Context) -> Objective:
+        """Return what is minimised."""
+
+    def settings(self, objective: Objective, *, seed: int) -> TrainSettings:
+        """Return the settings of the loop."""
+        shared = {field.name: getattr(self, field.name) for field in fields(LoopSettings)}
+        return TrainSettings(**shared, objective=objective, seed=seed)
+
+    def __call__(self, module: nn.Module, context: Context) -> nn.Module:
+        """Return ``module``, trained; see :class:`rctk.compress.step.ModuleStep`."""
+        settings = self.settings(self.objective_in(context), seed=context.seed)
+        train_stage(module, context, settings, stage=self.stage, resume=self._resume(module, context))
+        return module
+
+    def _resume(self, module: nn.Module, context: Context) -> ResumeFile | None:
+        """Return the state of this very step on these very weights, so that a recipe goes on where it was stopped."""
+        if context.folder is None:
+            return None
+        digest = hashlib.sha256(repr(self).encode())
+        for value in module.state_dict().values():
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        name = f"{self.stage}-{digest.hexdigest()[:16]}.pt"
+        return ResumeFile(path=context.folder / name, go_on=True, needed=False)
+
+
+def train_stage(
+    module: nn.Module, context: Context, settings: TrainSettings, *, stage: str, resume: ResumeFile | None = None
+) -> None:
+    """Train ``module`` in place on the images of ``context``, and say every epoch.
+
+    Args:
+        module: Maps normalised images to logits.
+        context: Images and progress.
+        settings: All settings of the loop.
+        stage: What progress calls this.
+        resume: Where the state after each epoch is kept.
+    """
+
+    def say(epoch: Epoch, _module: nn.Module) -> None:
+        context.progress.note(f"{stage} epoch {epoch.number}/{settings.epochs}  {epoch}")
+
+    train(
+        module,
+        context.train,
+        context.validation,
+        settings,
+        input=context.input,
+        progress=say,
+        bars=context.progress,
+        resume=resume,
+    )
+
+
+def read_objective(text: str) -> Objective:
+    """Make an objective from a step's setting, where ``;`` stands for ``,``: ``pgd-at:eps=8/255;steps=7``."""
+    return build_objective(text.replace(";", ","))
