@@ -27,6 +27,11 @@ Kind = Literal[
 LOG = logging.getLogger(__name__)
 
 
+def now() -> str:
+    """Return the present time in UTC, ISO 8601."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """One measurement and everything needed to repeat it.
@@ -49,7 +54,7 @@ class Record:
     values: Mapping[str, Any]
     machine: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)
-    time: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    time: str = field(default_factory=now)
     schema: int = SCHEMA
     extra: Mapping[str, Any] = field(default_factory=dict)
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "train": "Train a small classifier, plainly or adversarially, to a checkpoint.",
     "inspect": "Show what is in a bundle, an ONNX file or a TensorRT plan.",
     "serve": "Serve the deployed engine to other machines over the Open Inference Protocol v2.",
+    "replay": "Judge adversarial images that were made on another machine with the engine here.",
     "doctor": "Show what this machine can run and what to mend.",
     "list": "List attacks, engines, models, data sets, targets and calibrators.",
 }

@@ -9,9 +9,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from rctk.cli.attack_extras import Measured, check_extras, extras, fed, measure, settings_of, show
-from rctk.cli.attack_records import ATTACK_COLUMNS, WORST_COLUMNS, append_attacks, attack_rows, worst_rows
+from rctk.cli.attack_records import ATTACK_COLUMNS, WORST_COLUMNS, append_attacks, attack_rows, save, worst_rows
 from rctk.cli.console import Bars, table
 from rctk.cli.flags import DataFlags, GridFlags, InputFlags, RecordFlags, Repeated, Whole
+from rctk.cli.places import check_file
 from rctk.cli.protocol_runs import Journals, chosen, protocol_run, show_protocol
 from rctk.cli.words import ratio
 from rctk.data import read_split
@@ -43,6 +44,7 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
     repeats: Whole = 1,
     metric: Annotated[tuple[str, ...], Repeated] = (),
     batch_size: Whole = 64,
+    save_candidates: Path | None = None,
     threat: GridFlags = NO_THREAT_FLAGS,
     flags: InputFlags = NO_INPUT_FLAGS,
     records: RecordFlags = NO_RECORD_FLAGS,
@@ -72,6 +74,7 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
         metric: Measure also r2, r-inf, distance:attack=fmn or clever:images=10; may be repeated. See `rctk list
             metrics`.
         batch_size: Most images in one pass.
+        save_candidates: Write the strongest candidate of every image there, for `rctk replay` on a device.
         threat: Budget.
         flags: Input of a bare file.
         records: Where results go.
@@ -79,6 +82,7 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
     check_forms(on, ensemble=True)
     preset, attacks = chosen(protocol, attack)
     budget, folder = threat.model(), records.checked()
+    check_file(save_candidates, "--save-candidates")
     gradients = check_extras(metric, repeats, protocol) or need_gradients(attacks)
     with open_deployment(path, target=target, spec=flags.spec(), parent=parent) as deployment:
         engine = deployment.engine_of(engine)
@@ -134,6 +138,7 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
         extra = extras(result, split, look, spreads, measured)
         settings = {**settings_of(budget, split, engine), **result.settings}
         append_attacks(result, deployment, settings, folder, found, extra)
+        save(save_candidates, result, split, budget, deployment, settings)
     title = f"{deployment.name} on {len(split)} images of {split.name}, {budget.norm} eps {ratio(budget.eps)}"
     table(title, ATTACK_COLUMNS, attack_rows(result))
     print()

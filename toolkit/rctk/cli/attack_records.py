@@ -8,13 +8,16 @@ from types import MappingProxyType
 from typing import Any
 
 from rctk.cli.console import share
+from rctk.data.split import Split
 from rctk.deployment import Deployment
 from rctk.evaluation.protocol_result import ProtocolResult
 from rctk.evaluation.subjects import EIGHT_BIT
 from rctk.evaluation.suite import SuiteResult
 from rctk.machine import machine_facts, versions
-from rctk.records import Record
+from rctk.records import Record, now, plain
+from rctk.replay import Candidates, write_candidates
 from rctk.statistics import wilson
+from rctk.threat import ThreatModel
 
 ATTACK_COLUMNS = ("attacked", "attack", "crafted on", "broken", "queries", "passes fwd/bwd", "s")
 WORST_COLUMNS = ("attacked", "clean", "robust (95 %)", "queries", "passes fwd/bwd", "s")
@@ -84,6 +87,30 @@ def append_attacks(
             {"grid": "uint8"} if form != name else {}
         )
         Record.of("attack", subject, own, values, machine=facts, versions=software).append_to(folder)
+
+
+def save(
+    path: Path | None,
+    result: SuiteResult,
+    split: Split,
+    threat: ThreatModel,
+    deployment: Deployment,
+    settings: Mapping[str, Any],
+) -> None:
+    """Write the candidates of a suite for `rctk replay`; None leaves it."""
+    if path is None:
+        return
+    subject = {
+        "name": deployment.name,
+        "sha256": deployment.sha256,
+        "file_sha256": deployment.deployed.sha256,
+        "target": deployment.deployed.target,
+    }
+    made = {key: settings[key] for key in ("attacks", "seed", "engine")}
+    facts = plain({"subject": subject, **made, "versions": versions(), "time": now()}, "candidates")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_candidates(path, Candidates.of(result, split, threat, deployment.input, facts))
+    print(f"wrote {path}")
 
 
 def _values(result: SuiteResult, name: str) -> dict[str, Any]:
