@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from rctk.audit import Audit, Examined, audit
 from rctk.cli.console import Bars, table
+from rctk.cli.deployed_flags import DeployedFlags, read_images
 from rctk.cli.flags import DataFlags, InputFlags, Repeated, ThreatFlags, Whole
-from rctk.data import read_split
-from rctk.deployment import open_deployment
 from rctk.forms import check_forms, open_forms
 
+NO_DEPLOYED_FLAGS = DeployedFlags()
 NO_INPUT_FLAGS = InputFlags()
 NO_THREAT_FLAGS = ThreatFlags()
 
@@ -24,9 +22,7 @@ def audit_(  # noqa: PLR0913  # every parameter is a flag
     *,
     data: DataFlags,
     on: Annotated[tuple[str, ...], Repeated] = ("float", "engine"),
-    engine: str = "onnxruntime",
-    target: str | None = None,
-    parent: Annotated[Path | None, Parameter(name="--float")] = None,
+    deployed: DeployedFlags = NO_DEPLOYED_FLAGS,
     batch_size: Whole = 64,
     threat: ThreatFlags = NO_THREAT_FLAGS,
     flags: InputFlags = NO_INPUT_FLAGS,
@@ -41,9 +37,7 @@ def audit_(  # noqa: PLR0913  # every parameter is a flag
         path: Bundle folder, or an .onnx file with --input (and --mean, --std).
         data: Images; a few hundred are enough.
         on: What to audit: float, twin or engine; may be repeated.
-        engine: Engine that runs the deployed file.
-        target: Which int8 file of the bundle.
-        parent: Float .onnx of a bare int8 file.
+        deployed: What runs, and where.
         batch_size: Most images in one pass.
         threat: Budget.
         flags: Input of a bare file.
@@ -51,12 +45,10 @@ def audit_(  # noqa: PLR0913  # every parameter is a flag
     check_forms(on)
     budget = threat.model()
     done: list[Audit] = []
-    with open_deployment(path, target=target, spec=flags.spec(), parent=parent) as deployment:
-        split = read_split(
-            data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download
-        )
+    with deployed.open(path, flags) as deployment:
+        split = read_images(data, deployment)
         wanted = dict.fromkeys(("float", *on)) if deployment.float is not None else dict.fromkeys(on)
-        with open_forms(deployment, list(wanted), engine) as subjects:
+        with open_forms(deployment, list(wanted), deployed.engine) as subjects:
             first: Examined | None = None
             for subject in subjects:
                 form = Examined(

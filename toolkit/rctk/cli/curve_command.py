@@ -11,10 +11,10 @@ from cyclopts import Parameter, Token
 from rctk.attacks import ATTACKS
 from rctk.cli.attack_extras import fed, settings_of
 from rctk.cli.console import Bars, share, table
+from rctk.cli.deployed_flags import DeployedFlags, read_images
 from rctk.cli.flags import DataFlags, InputFlags, RecordFlags, Repeated, ThreatFlags, Whole
 from rctk.cli.words import ratio
-from rctk.data import read_split
-from rctk.deployment import Deployment, open_deployment
+from rctk.deployment import Deployment
 from rctk.evaluation.curves import query_curves, query_values, security_curves
 from rctk.evaluation.first_look import FirstLook
 from rctk.evaluation.suite import attack_subjects
@@ -26,6 +26,7 @@ from rctk.threat import ThreatModel
 from rctk_export.registry import number
 from rctk_kernels.errors import OptionError
 
+NO_DEPLOYED_FLAGS = DeployedFlags()
 NO_INPUT_FLAGS = InputFlags()
 NO_THREAT_FLAGS = ThreatFlags()
 NO_RECORD_FLAGS = RecordFlags()
@@ -47,9 +48,7 @@ def curve_(  # noqa: PLR0913  # every parameter is a flag
     over: Literal["eps", "queries"] = "eps",
     budgets: Annotated[tuple[float, ...], Parameter(converter=radii, n_tokens=1, allow_leading_hyphen=True)] = BUDGETS,
     on: Annotated[tuple[str, ...], Repeated] = ("float", "engine"),
-    engine: str = "onnxruntime",
-    target: str | None = None,
-    parent: Annotated[Path | None, Parameter(name="--float")] = None,
+    deployed: DeployedFlags = NO_DEPLOYED_FLAGS,
     batch_size: Whole = 64,
     threat: ThreatFlags = NO_THREAT_FLAGS,
     flags: InputFlags = NO_INPUT_FLAGS,
@@ -69,9 +68,7 @@ def curve_(  # noqa: PLR0913  # every parameter is a flag
         over: eps, or queries for one query attack such as square:queries=1000.
         budgets: Radii of the curve over eps; --eps plays no part there.
         on: What to attack: float, twin or engine; may be repeated.
-        engine: Engine that runs the deployed file.
-        target: Which int8 file of the bundle.
-        parent: Float .onnx of a bare int8 file.
+        deployed: What runs, and where.
         batch_size: Most images in one pass.
         threat: Norm; budget of a curve over queries.
         flags: Input of a bare file.
@@ -81,14 +78,12 @@ def curve_(  # noqa: PLR0913  # every parameter is a flag
     single = one_attack(attack) if over == "queries" else ""
     steps = [ThreatModel(norm=threat.norm, eps=eps) for eps in budgets]
     budget, folder, gradients = threat.model(), records.checked(), need_gradients(attack)
-    with open_deployment(path, target=target, spec=flags.spec(), parent=parent) as deployment:
-        split = read_split(
-            data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download
-        )
+    with deployed.open(path, flags) as deployment:
+        split = read_images(data, deployment)
         look = FirstLook(split, batch_size, deployment.classes)
         budget = fed(budget, deployment, look, rounded=False)
         how: dict[str, Any] = {"seed": data.seed, "batch_size": batch_size, "progress": Bars()}
-        with open_forms(deployment, on, engine, gradients=gradients, look=look) as subjects:
+        with open_forms(deployment, on, deployed.engine, gradients=gradients, look=look) as subjects:
             if over == "queries":
                 by_queries = query_curves(subjects, split, single, budget, **how)
                 values = {name: query_values(found) for name, found in by_queries.items()}
@@ -102,10 +97,15 @@ def curve_(  # noqa: PLR0913  # every parameter is a flag
                 )
                 values = {name: curves.values(name) for name in curves.curves}
                 notes = [*look.notes, *curves.notes()]
-        own = {**settings_of(budget, split, engine), "attack": " + ".join(attack), "seed": data.seed, "over": over}
+        own = {
+            **settings_of(budget, split, deployed.engine),
+            "attack": " + ".join(attack),
+            "seed": data.seed,
+            "over": over,
+        }
         for name, found in values.items():
             whole = {"samples": len(split), **found, "notes": notes, "answers": look.facts[name]}
-            subject = _subject(deployment, name, engine)
+            subject = _subject(deployment, name, deployed.engine)
             Record.of("curve", subject, own, whole, machine=machine_facts(), versions=versions()).append_to(folder)
     title = f"{deployment.name} on {len(split)} images of {split.name}, {' + '.join(attack)}, {budget.norm}"
     for name, found in values.items():

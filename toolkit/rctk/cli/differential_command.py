@@ -5,14 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from rctk.cli.attack_extras import fed, settings_of
 from rctk.cli.console import Bars, share, table
+from rctk.cli.deployed_flags import DeployedFlags, read_images
 from rctk.cli.flags import DataFlags, InputFlags, RecordFlags, Repeated, ThreatFlags, Whole
 from rctk.cli.words import ratio
-from rctk.data import read_split
-from rctk.deployment import open_deployment
 from rctk.evaluation.differential import DEFAULT_SEARCHES, SEARCHES, DifferentialResult, Search, differential
 from rctk.evaluation.first_look import FirstLook
 from rctk.evaluation.shares import Share
@@ -20,6 +17,7 @@ from rctk.forms import open_forms
 from rctk.machine import machine_facts, versions
 from rctk.records import Record
 
+NO_DEPLOYED_FLAGS = DeployedFlags()
 NO_INPUT_FLAGS = InputFlags()
 NO_THREAT_FLAGS = ThreatFlags()
 NO_RECORD_FLAGS = RecordFlags()
@@ -33,9 +31,7 @@ def differential_(  # noqa: PLR0913  # every parameter is a flag
     data: DataFlags,
     search: Annotated[tuple[str, ...], Repeated] = DEFAULT_SEARCHES,
     replay_every: Whole = 1,
-    engine: str = "onnxruntime",
-    target: str | None = None,
-    parent: Annotated[Path | None, Parameter(name="--float")] = None,
+    deployed: DeployedFlags = NO_DEPLOYED_FLAGS,
     batch_size: Whole = 64,
     threat: ThreatFlags = NO_THREAT_FLAGS,
     flags: InputFlags = NO_INPUT_FLAGS,
@@ -54,9 +50,7 @@ def differential_(  # noqa: PLR0913  # every parameter is a flag
         data: Images.
         search: diva, pgd, border-walk or disagreement with settings; may be repeated.
         replay_every: Steps between two iterates that are tried on engine and float.
-        engine: Engine that runs the deployed file.
-        target: Which int8 file of the bundle.
-        parent: Float .onnx of a bare int8 file.
+        deployed: What runs, and where.
         batch_size: Most images in one pass.
         threat: Budget.
         flags: Input of a bare file.
@@ -64,13 +58,11 @@ def differential_(  # noqa: PLR0913  # every parameter is a flag
     """
     budget, folder = threat.model(), records.checked()
     gradients = "gradient" in [SEARCHES.build(text).kind for text in search]
-    with open_deployment(path, target=target, spec=flags.spec(), parent=parent) as deployment:
-        split = read_split(
-            data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download
-        )
+    with deployed.open(path, flags) as deployment:
+        split = read_images(data, deployment)
         look = FirstLook(split, batch_size, deployment.classes)
         budget = fed(budget, deployment, look, rounded=False)
-        with open_forms(deployment, ("float", "engine"), engine, gradients=gradients, look=look) as subjects:
+        with open_forms(deployment, ("float", "engine"), deployed.engine, gradients=gradients, look=look) as subjects:
             first, second = subjects
             result = differential(
                 first,
@@ -88,9 +80,9 @@ def differential_(  # noqa: PLR0913  # every parameter is a flag
             "sha256": deployment.sha256,
             "role": "int8",
             "target": deployment.deployed.target,
-            "engine": engine,
+            "engine": deployed.engine,
         }
-    own = {**settings_of(budget, split, engine), **result.settings}
+    own = {**settings_of(budget, split, deployed.engine), **result.settings}
     values = {**result.as_dict(), "notes": [*look.notes, *result.notes], "answers": look.facts}
     Record.of("differential", subject, own, values, machine=machine_facts(), versions=versions()).append_to(folder)
     title = f"{deployment.name}: {len(result.rows)} of {len(split)} images of {split.name} that both get right"

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter, Token
 
 from rctk.cli.console import Bars, share, table
+from rctk.cli.deployed_flags import DeployedFlags, read_images
 from rctk.cli.flags import DataFlags, InputFlags, RecordFlags, Repeated, Whole
-from rctk.data import read_split
-from rctk.deployment import Deployment, open_deployment
+from rctk.deployment import Deployment
 from rctk.forms import check_forms
 from rctk.machine import machine_facts, versions
 from rctk.records import Record
@@ -20,6 +20,7 @@ from rctk.stress.plan import plan, severities
 from rctk.stress.run import StressResult, stress
 from rctk.stress.summary import overall_lines, record_values, table_rows
 
+NO_DEPLOYED_FLAGS = DeployedFlags()
 NO_INPUT_FLAGS = InputFlags()
 NO_RECORD_FLAGS = RecordFlags()
 
@@ -39,9 +40,7 @@ def stress_(  # noqa: PLR0913  # every parameter is a flag
     test: Annotated[tuple[str, ...], Repeated] = (),
     source: Literal["auto", "published", "generated"] = "auto",
     on: Annotated[tuple[str, ...], Repeated] = ("float", "engine"),
-    engine: str = "onnxruntime",
-    target: str | None = None,
-    parent: Annotated[Path | None, Parameter(name="--float")] = None,
+    deployed: DeployedFlags = NO_DEPLOYED_FLAGS,
     batch_size: Whole = 64,
     flags: InputFlags = NO_INPUT_FLAGS,
     records: RecordFlags = NO_RECORD_FLAGS,
@@ -61,21 +60,17 @@ def stress_(  # noqa: PLR0913  # every parameter is a flag
         test: occlusion, spatial or jpeg with settings, such as spatial:search=grid; may be repeated.
         source: Published arrays below RCTK_DATA where they are (auto), only those, or only generated images.
         on: What to test: float, twin or engine; may be repeated.
-        engine: Engine that runs the float and the deployed file.
-        target: Which int8 file of the bundle.
-        parent: Float .onnx of a bare int8 file.
+        deployed: What runs, and where.
         batch_size: Most images in one pass.
         flags: Input of a bare file.
         records: Where results go.
     """
     check_forms(on)
     chosen, folder = tuple(dict.fromkeys(on)), records.checked()
-    with open_deployment(path, target=target, spec=flags.spec(), parent=parent) as deployment:
-        split = read_split(
-            data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download
-        )
+    with deployed.open(path, flags) as deployment:
+        split = read_images(data, deployment)
         conditions = plan(split, corruption, severity, test, source=source, seed=data.seed)
-        with open_predictors(deployment, chosen, engine) as subjects:
+        with open_predictors(deployment, chosen, deployed.engine) as subjects:
             result = stress(subjects, split, conditions, batch_size=batch_size, progress=Bars())
     settings = {
         "data": split.name,
@@ -87,7 +82,7 @@ def stress_(  # noqa: PLR0913  # every parameter is a flag
         "seed": data.seed,
         "batch_size": batch_size,
     }
-    _append(result, deployment, settings, engine, folder)
+    _append(result, deployment, settings, deployed.engine, folder)
     columns = ("test", "images", *(f"{name}, from mild to hard" for name in chosen), *(f"mean {n}" for n in chosen))
     columns += tuple(f"{name} - {chosen[0]}, points (95 %)" for name in chosen[1:])
     title = f"{deployment.name} on {len(split)} images of {split.name}, seed {data.seed}"

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from rctk.cli.attack_extras import fed, settings_of
 from rctk.cli.console import Bars, share, table
+from rctk.cli.deployed_flags import DeployedFlags, read_images
 from rctk.cli.flags import DataFlags, InputFlags, RecordFlags, Repeated, ThreatFlags, Whole
 from rctk.cli.words import ratio
-from rctk.data import read_split
 from rctk.evaluation.first_look import FirstLook
 from rctk.evaluation.shares import Share
 from rctk.evaluation.transfer_matrix import TransferMatrix, transfer_matrix
@@ -20,6 +18,7 @@ from rctk.machine import machine_facts, versions
 from rctk.records import Record
 from rctk.several import open_all_forms, open_deployments
 
+NO_DEPLOYED_FLAGS = DeployedFlags()
 NO_INPUT_FLAGS = InputFlags()
 NO_THREAT_FLAGS = ThreatFlags()
 NO_RECORD_FLAGS = RecordFlags()
@@ -30,9 +29,7 @@ def transfer_(  # noqa: PLR0913  # every parameter is a flag
     data: DataFlags,
     attack: str = "apgd-ce",
     on: Annotated[tuple[str, ...], Repeated] = ("float", "engine"),
-    engine: str = "onnxruntime",
-    target: str | None = None,
-    parent: Annotated[Path | None, Parameter(name="--float")] = None,
+    deployed: DeployedFlags = NO_DEPLOYED_FLAGS,
     batch_size: Whole = 64,
     threat: ThreatFlags = NO_THREAT_FLAGS,
     flags: InputFlags = NO_INPUT_FLAGS,
@@ -50,9 +47,7 @@ def transfer_(  # noqa: PLR0913  # every parameter is a flag
         data: Images.
         attack: One attack with settings.
         on: Forms of every model: float, twin, engine or ensemble; may be repeated.
-        engine: Engine that runs the deployed files.
-        target: Which int8 file of the bundles.
-        parent: Float .onnx of a bare int8 file.
+        deployed: What runs, and where.
         batch_size: Most images in one pass.
         threat: Budget.
         flags: Input of bare files.
@@ -60,12 +55,12 @@ def transfer_(  # noqa: PLR0913  # every parameter is a flag
     """
     check_forms(on, ensemble=True)
     budget, folder, gradients = threat.model(), records.checked(), need_gradients((attack,))
-    with open_deployments(paths, target=target, spec=flags.spec(), parent=parent) as deployments:
+    with open_deployments(paths, target=deployed.target, spec=flags.spec(), parent=deployed.parent) as deployments:
         first = deployments[0]
-        split = read_split(data.data, samples=data.samples, seed=data.seed, input=first.input, download=data.download)
+        split = read_images(data, first)
         look = FirstLook(split, batch_size, first.classes)
         budget = fed(budget, first, look, rounded=False)
-        with open_all_forms(deployments, on, engine, gradients=gradients, look=look) as subjects:
+        with open_all_forms(deployments, on, deployed.engine, gradients=gradients, look=look) as subjects:
             result = transfer_matrix(
                 subjects, split, attack, budget, seed=data.seed, batch_size=batch_size, progress=Bars()
             )
@@ -73,9 +68,9 @@ def transfer_(  # noqa: PLR0913  # every parameter is a flag
             "name": " + ".join(deployment.name for deployment in deployments),
             "sha256": " + ".join(deployment.sha256 for deployment in deployments),
             "target": first.deployed.target,
-            "engine": engine,
+            "engine": deployed.engine,
         }
-    own = {**settings_of(budget, split, engine), **result.settings}
+    own = {**settings_of(budget, split, deployed.engine), **result.settings}
     values = {**result.as_dict(), "notes": [*look.notes, *result.notes], "answers": look.facts}
     Record.of("transfer", subject, own, values, machine=machine_facts(), versions=versions()).append_to(folder)
     title = f"robust accuracy on {len(result.rows)} of {len(split)} images of {split.name} that all get right"

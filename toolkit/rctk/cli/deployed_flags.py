@@ -1,0 +1,36 @@
+"""Flags of commands that run what a bundle deploys."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from rctk.cli.flags import DataFlags, InputFlags
+from rctk.data import Split, read_split
+from rctk.deployment import Deployment, open_deployment
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class DeployedFlags:
+    """Which file is meant and what runs it."""
+
+    engine: str = "onnxruntime"
+    """Engine that runs the deployed file."""
+    target: str | None = None
+    """Which int8 file of the bundle."""
+    parent: Annotated[Path | None, Parameter(name="--float")] = None
+    """Float .onnx of a bare int8 file."""
+
+    def open(self, path: Path, flags: InputFlags) -> AbstractContextManager[Deployment]:
+        """Open the bundle, or the bare file that ``flags`` describe."""
+        return open_deployment(path, target=self.target, spec=flags.spec(), parent=self.parent)
+
+
+def read_images(data: DataFlags, deployment: Deployment) -> Split:
+    """Read the images that a command names, in the shape that ``deployment`` takes."""
+    return read_split(data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download)
