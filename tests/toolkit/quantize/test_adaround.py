@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import nn
 from torch.nn import functional as F
 
+from rctk.compress import STEPS
 from rctk.compress.step import Context, Draft
 from rctk.data.split import Split
+from rctk.exporting.files import int8_files
 from rctk.progress import Silent
+from rctk.prune.zeros import fits_two_of_four
 from rctk.quantize.adaround import AdaRound, regulariser, soft
 from rctk.quantize.layers import outputs, rounded, rows, weight_layers
 from rctk.quantize.reconstruct import Walk, grouped, ungrouped
@@ -105,6 +110,24 @@ def test_codes_differ_from_the_weight_by_less_than_one_step_and_keep_their_range
         inside = np.abs(steps) < 3
         assert np.abs(decided.codes - steps)[inside].max() < 1
         assert np.abs(decided.codes - steps)[inside].max() > 0.5  # not all of them are the nearest
+
+
+def test_two_zeros_in_every_four_weights_are_codes_of_zero_in_the_int8_file(context):
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(504, 5))
+    draft = draft_of(STEPS.build("prune.nm24")(dense, context)).with_formats(weight_bits=3)
+    for text in (
+        "seqmse:samples=16",
+        "adaround:iterations=60,places=64,samples=16,learning_rate=0.1,weight=0",
+        "bias_correction",
+    ):
+        draft = STEPS.build(f"quant.{text}")(draft, context)
+    assert draft.facts["quant.adaround"]["share_not_nearest"] > 0
+    (file,) = int8_files(draft, ["cpu"], context.train, Silent())
+    codes = [numpy_helper.to_array(t) for t in file.model.graph.initializer if t.data_type == onnx.TensorProto.INT8]
+    weights = [torch.from_numpy(code.astype(np.float32)) for code in codes if code.ndim > 1]
+    assert [weight.shape[0] for weight in weights] == [8, 5]
+    assert all(fits_two_of_four(weight) for weight in weights)
 
 
 def test_a_layer_reads_what_rounded_layers_make(draft, context):

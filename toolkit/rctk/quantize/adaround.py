@@ -32,7 +32,7 @@ class AdaRound:
     rounded already and ``a`` is the ReLU behind the layer. Scales are those of the draft (``quant.seqmse``), otherwise
     those with the least squared error of the weights. Outputs are measured in units of their root mean square, so that
     ``weight`` means the same in every layer. Fewer images and iterations than the paper's suffice because
-    each iteration sees places drawn from all images.
+    each iteration sees places drawn from all images. A weight that is zero, because it was pruned, stays zero.
 
     Attributes:
         iterations: Steps of Adam per layer.
@@ -87,12 +87,13 @@ class AdaRound:
         rest = (target.weight / step - floor).clamp(0.01, 0.99)
         start = (rest - GAMMA) / (ZETA - GAMMA)
         v = torch.log(start / (1 - start)).requires_grad_()
+        alive = target.weight != 0
         optimizer = torch.optim.Adam([v], lr=self.learning_rate)
         wanted = target.wanted.relu() if target.layer.rectified else target.wanted
         unit = self.places * float(wanted.square().mean()) or 1.0
         for i in range(self.iterations):
             rows = torch.randint(wanted.shape[1], (self.places,), generator=generator)
-            up = soft(v)
+            up = soft(v) * alive
             rounded = (floor + up).clamp(-limit, limit) * step
             made = torch.baddbmm(target.bias, target.inputs[:, rows], rounded)
             miss = (made.relu() if target.layer.rectified else made) - wanted[:, rows]
@@ -103,7 +104,7 @@ class AdaRound:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        return (floor + (soft(v.detach()) >= 0.5)).clamp(-limit, limit)
+        return (floor + (soft(v.detach()) * alive >= 0.5)).clamp(-limit, limit)
 
 
 def soft(v: Tensor) -> Tensor:
