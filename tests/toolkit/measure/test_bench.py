@@ -9,17 +9,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from rctk.measure.bench import (
-    BenchSettings,
-    Clocks,
-    Contender,
-    bench,
-    bench_engine,
-    busy,
-    candidates,
-    fastest,
-    with_threads,
-)
+from rctk.measure.bench import Contender, bench, bench_engine, busy, with_threads
+from rctk.measure.fastest import candidates, fastest
+from rctk.measure.runner import Clocks
+from rctk.measure.settings import BenchSettings
 from rctk_export.engine import Source
 from rctk_export.engines import ENGINES
 from rctk_export.input_spec import InputSpec
@@ -27,7 +20,10 @@ from rctk_kernels.errors import DataError, EngineError, EngineUnavailableError, 
 
 KEYS = {
     *("min_ms", "median_ms", "p90_ms", "p95_ms", "p99_ms", "max_ms", "mean_ms", "calls", "times_ms"),
+    *("p90_bound_ms", "p99_bound_ms", "variation", "warm_up_calls", "steady"),
     *("images_per_s", "file_bytes", "peak_rss_bytes", "engine_rss_bytes", "speedup", "cpu_speedup"),
+    *("device_bytes", "device_source", "planned_bytes", "system_bytes", "speedup_low", "speedup_high"),
+    *("state_before", "state_during", "state_after", "load_after", "moved"),
 }
 
 
@@ -97,7 +93,12 @@ def _fakes(monkeypatch):
     World.seen.clear()
 
 
-CLOCKS = Clocks(wall_ns=lambda: World.wall, cpu_ns=lambda: World.cpu)
+def wait(seconds):
+    World.wall += int(seconds * 1e9)
+    World.log.append(f"wait {seconds:g}")
+
+
+CLOCKS = Clocks(wall_ns=lambda: World.wall, cpu_ns=lambda: World.cpu, sleep=wait)
 
 
 @pytest.fixture
@@ -107,7 +108,9 @@ def source(tmp_path):
 
 
 def quick(**changes):
-    return BenchSettings(**{"warmup": 1, "seconds": 0, "calls": 4, "rounds": 2, "memory": False, **changes})
+    return BenchSettings(
+        **{"warmup": 1, "seconds": 0, "settle_seconds": 0, "calls": 4, "rounds": 2, "memory": False, **changes}
+    )
 
 
 def test_engines_take_turns_and_the_first_call_of_a_turn_does_not_count(source):
@@ -218,7 +221,7 @@ def test_the_fastest_engine_is_named_by_measurement(source):
 
 
 def test_the_least_median_wins(source, monkeypatch):
-    monkeypatch.setattr("rctk.measure.bench.Clocks", lambda: CLOCKS)
+    monkeypatch.setattr("rctk.measure.bench.SYSTEM", CLOCKS)
     assert fastest(source, None, quick(), ["fake:ms=3", "fake:ms=1", "fake:ms=2"]) == (
         "fake:ms=1",
         {"fake:ms=3": 3.0, "fake:ms=1": 1.0, "fake:ms=2": 2.0},

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from rctk.measure.memory import _reason, engine_memory
+from rctk.measure.child import reason
+from rctk.measure.memory import Memory, device_memory, engine_memory, parse_nvmap
 from rctk_kernels.errors import EngineError
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
@@ -58,7 +59,35 @@ def test_a_slow_engine_is_ended(linear):
 
 
 def test_the_reason_of_a_killed_process():
-    assert _reason(-9, "") == "its process was ended by SIGKILL (out of memory?)"
-    assert _reason(-11, "noise") == "its process was ended by SIGSEGV"
-    assert _reason(1, "Traceback\n  ...\nMemoryError\n\n") == "MemoryError"
-    assert _reason(3, "") == "its process ended with code 3"
+    assert reason(-9, "") == "its process was ended by SIGKILL (out of memory?)"
+    assert reason(-11, "noise") == "its process was ended by SIGSEGV"
+    assert reason(1, "Traceback\n  ...\nMemoryError\n\n") == "MemoryError"
+    assert reason(3, "") == "its process ended with code 3"
+
+
+def test_the_three_figures_are_apart_and_planned_is_the_file_here(linear):
+    source = linear()
+    memory = engine_memory("onnxruntime", source, batch=1)
+    assert memory.planned_bytes == source.path.stat().st_size  # ONNX Runtime on a CPU reserves nothing beforehand
+    assert isinstance(memory.system_bytes, int)
+    assert memory.device_source in {"", "nvidia-smi"}
+    assert "total" not in "".join(Memory._fields)
+
+
+NVMAP = """\
+CLIENT                        PROCESS      PID        SIZE
+user                          python3     4242     310440K
+user                          gnome-shell 1900       2048K
+user                          python3     4242          1M
+user                          my app        77        512
+total                                                312M
+"""
+
+
+def test_nvmap_is_read_by_process_and_names_may_hold_spaces(tmp_path):
+    assert parse_nvmap(NVMAP) == {4242: 310440 * 1024 + MIB, 1900: 2 * MIB, 77: 512}
+    assert parse_nvmap("") == parse_nvmap("CLIENT PROCESS\nuser x y z\n") == {}
+    path = tmp_path / "sys/kernel/debug/nvmap/iovmm/clients"
+    path.parent.mkdir(parents=True)
+    path.write_text(NVMAP)
+    assert device_memory(1900, tmp_path) == (2 * MIB, "nvmap")

@@ -2,23 +2,82 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from rctk.cli.console import Bars, size, table
-from rctk.cli.flags import InputFlags, RecordFlags, Whole
+from rctk.cli.bench_tables import show_bench
+from rctk.cli.console import Bars
+from rctk.cli.flags import Fraction, InputFlags, RecordFlags, Switch, Whole
 from rctk.deployment import Deployment, open_deployment
-from rctk.machine import load_average, machine_facts, versions
-from rctk.measure.bench import BenchSettings, Contender, bench, busy, fastest, threads_of
+from rctk.machine import machine_facts, versions
+from rctk.measure.bench import Contender, bench, threads_of
+from rctk.measure.fastest import fastest
+from rctk.measure.settings import BenchSettings, Scenario
 from rctk.records import Record
 from rctk_export.input_spec import FloatNCHW
+from rctk_kernels.errors import OptionError
 
 NO_INPUT_FLAGS = InputFlags()
 NO_RECORD_FLAGS = RecordFlags()
 DEFAULTS = BenchSettings()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class HowFlags:
+    """What is measured, and how queries arrive."""
+
+    batch: str = str(DEFAULTS.batch)
+    """Images per call; several as 1,8,32."""
+    threads: str = str(DEFAULTS.threads)
+    """Threads of the engine, unless its settings say otherwise; several as 1,2."""
+    scenario: Scenario = DEFAULTS.scenario
+    """One batch at a time, a batch per stream at once, or many batches at once."""
+    streams: Whole = DEFAULTS.streams
+    """Engines side by side, for multi-stream and offline."""
+    gap_ms: Fraction = DEFAULTS.gap_ms
+    """Pause after every call, as between the frames of a camera."""
+    calls: Whole = DEFAULTS.calls
+    """Calls that count, per engine."""
+    warmup: Whole = DEFAULTS.warmup
+    """Calls before the first that counts, at least; warm-up goes on until times are steady."""
+    rounds: Whole = DEFAULTS.rounds
+    """The engines take turns so many times."""
+    memory: bool = DEFAULTS.memory
+    """Measure memory, each engine in a process of its own."""
+    cold_starts: Whole = DEFAULTS.cold_starts
+    """Measure load and first inference in so many new processes."""
+    energy: Switch = DEFAULTS.energy
+    """Read the power sensors, over the window of the latency, with idle subtracted."""
+    seed: Whole = DEFAULTS.seed
+    """Seed of the random images."""
+
+    def sweep(self) -> list[BenchSettings]:
+        """Return the settings of every pair of batch and threads, smallest first as given."""
+        shared = {name: value for name, value in asdict(self).items() if name not in {"batch", "threads"}}
+        pairs = product(_wholes(self.batch, "--batch"), _wholes(self.threads, "--threads"))
+        return [BenchSettings(batch=batch, threads=threads, **shared) for batch, threads in pairs]
+
+
+def _wholes(text: str, flag: str) -> list[int]:
+    return list(dict.fromkeys(_whole(part.strip(), flag) for part in text.split(",")))
+
+
+def _whole(part: str, flag: str) -> int:
+    try:
+        return int(part)
+    except ValueError as error:
+        raise OptionError(
+            f"{flag}: {part!r} is not a whole number; write one such as 8, or several as 1,8,32"
+        ) from error
+
+
+HOW = HowFlags()
 
 
 def bench_(  # noqa: PLR0913  # every parameter is a flag
@@ -27,63 +86,66 @@ def bench_(  # noqa: PLR0913  # every parameter is a flag
     *,
     engine: str = "auto",
     target: str | None = None,
-    batch: Whole = DEFAULTS.batch,
-    threads: Whole = DEFAULTS.threads,
-    calls: Whole = DEFAULTS.calls,
-    warmup: Whole = DEFAULTS.warmup,
-    rounds: Whole = DEFAULTS.rounds,
+    how: HowFlags = HOW,
     float_beside: bool = True,
     parent: Annotated[Path | None, Parameter(name="--float")] = None,
-    memory: bool = True,
     data: str | None = None,
-    seed: Whole = DEFAULTS.seed,
+    trtexec: Switch = False,
     flags: InputFlags = NO_INPUT_FLAGS,
     records: RecordFlags = NO_RECORD_FLAGS,
 ) -> None:
-    """Measure latency, throughput and memory of an engine on this machine, beside the float file.
+    """Measure latency, throughput, memory and energy of an engine on this machine, beside the float file.
 
-    Example: rctk bench model-int8 --batch 1 --threads 2
+    Example: rctk bench model-int8 --batch 1,8 --threads 2 --cold-starts 3
 
     Args:
         path: Bundle folder, or an .onnx file with --input.
         engine: Engine with settings, such as onnxruntime:spinning=true; auto finds the fastest installed one.
         target: Which int8 file of the bundle.
-        batch: Images per call.
-        threads: Threads of the engine, unless its settings say otherwise.
-        calls: Calls that count, per engine.
-        warmup: Calls before the first that counts.
-        rounds: The engines take turns so many times.
+        how: What is measured.
         float_beside: Measure the float file in the same run, for the ratio.
         parent: Float .onnx of a bare file.
-        memory: Measure peak memory, each engine in a process of its own.
         data: Real images to feed, such as cifar10:test; random ones by default.
-        seed: Seed of the random images.
+        trtexec: Let TensorRT's trtexec build and time the files instead of an engine of rctk.
         flags: Input of a bare file.
         records: Where results go.
     """
-    settings = BenchSettings(
-        batch=batch, threads=threads, calls=calls, warmup=warmup, rounds=rounds, memory=memory, seed=seed
-    )
+    sweep = how.sweep()
     folder = records.checked()
     progress = Bars()
     with open_deployment(path, target=target, spec=flags.spec(), parent=parent) as deployment:
-        images = _images(data, deployment, seed)
+        files = [deployment.float] if float_beside and deployment.float is not None else []
+        sources = [*files, deployment.deployed]
+        if trtexec:
+            from rctk.cli.trtexec_run import run_trtexec  # noqa: PLC0415  # rarely wanted
+
+            run_trtexec(deployment, sources, sweep, folder)
+            return
+        images = _images(data, deployment, how.seed)
         if engine == "auto":
-            found = fastest(deployment.deployed, images, replace(settings, calls=min(calls, 50)))
-            engine = found.engine
-            others = ", ".join(f"{name} {ms:.3f} ms" for name, ms in sorted(found.median_ms.items()))
-            print(f"fastest engine: {engine} ({others})")
-            for name, reason in found.left_out.items():
-                progress.note(f"{name} left out: {reason}")
-        settings = replace(settings, threads=threads_of(engine, settings.threads))
-        contenders = [Contender(engine=engine, source=deployment.deployed)]
-        if float_beside and deployment.float is not None:
-            contenders.insert(0, Contender(engine=engine, source=deployment.float))
-        with progress.stage("bench", None):
-            results = bench(contenders, images, settings)
-        for contender, values in zip(contenders, results, strict=True):
-            _append(deployment, contender, values, settings, folder)
-    _show(deployment, contenders, results, settings)
+            engine = _fastest(deployment, images, sweep[0], progress)
+        contenders = [Contender(engine=engine, source=source) for source in sources]
+        for settings in _ran(sweep, engine):
+            with progress.stage(f"bench batch {settings.batch}", None):
+                results = bench(contenders, images, settings)
+            for contender, values in zip(contenders, results, strict=True):
+                append(deployment, contender, values, settings, folder)
+            show_bench(deployment.name, contenders, results, settings)
+
+
+def _ran(sweep: list[BenchSettings], engine: str) -> Iterator[BenchSettings]:
+    """Yield each setting once, with the threads that really run."""
+    yield from dict.fromkeys(replace(settings, threads=threads_of(engine, settings.threads)) for settings in sweep)
+
+
+def _fastest(deployment: Deployment, images: FloatNCHW | None, settings: BenchSettings, progress: Bars) -> str:
+    quick = replace(settings, calls=min(settings.calls, 50), scenario="single-stream", streams=1, gap_ms=0.0)
+    found = fastest(deployment.deployed, images, quick)
+    others = ", ".join(f"{name} {ms:.3f} ms" for name, ms in sorted(found.median_ms.items()))
+    print(f"fastest engine: {found.engine} ({others})")
+    for name, reason in found.left_out.items():
+        progress.note(f"{name} left out: {reason}")
+    return found.engine
 
 
 def _images(data: str | None, deployment: Deployment, seed: int) -> FloatNCHW | None:
@@ -94,9 +156,10 @@ def _images(data: str | None, deployment: Deployment, seed: int) -> FloatNCHW | 
     return read_split(data, samples=256, seed=seed, input=deployment.input).images
 
 
-def _append(
+def append(
     deployment: Deployment, contender: Contender, values: dict[str, Any], settings: BenchSettings, folder: Path
 ) -> None:
+    """Append the record of one engine."""
     subject = {
         "name": deployment.name,
         "sha256": deployment.sha256,
@@ -106,34 +169,3 @@ def _append(
     }
     record = Record.of("bench", subject, asdict(settings), values, machine=machine_facts(), versions=versions())
     record.append_to(folder)
-
-
-def _show(
-    deployment: Deployment, contenders: list[Contender], results: list[dict[str, Any]], settings: BenchSettings
-) -> None:
-    rows = []
-    for contender, v in zip(contenders, results, strict=True):
-        times = [f"{v[key]:.3f}" for key in ("min_ms", "median_ms", "p90_ms", "p95_ms", "p99_ms", "max_ms")]
-        memory = "-" if v["peak_rss_bytes"] is None else size(v["peak_rss_bytes"])
-        name = f"{contender.source.role} {contender.source.target}".strip()
-        ratio = f"{v['speedup']:.2f} ({v['cpu_speedup']:.2f} by CPU time)"
-        rows.append((name, *times, v["calls"], f"{v['images_per_s']:.0f}", size(v["file_bytes"]), memory, ratio))
-    columns = (
-        "file",
-        "min ms",
-        "median",
-        "p90",
-        "p95",
-        "p99",
-        "max",
-        "calls",
-        "images/s",
-        "size",
-        "peak RSS",
-        "speed-up",
-    )
-    threads = "1 thread" if settings.threads == 1 else f"{settings.threads} threads"
-    title = f"{deployment.name} in {contenders[0].engine}, batch {settings.batch}, {threads}"
-    table(title, columns, rows)
-    if any(busy(values) for values in results):
-        print(f"note: other work disturbed this run (load {load_average()[0]:.1f}); repeat it on a quiet machine")

@@ -1,115 +1,119 @@
-"""Peak memory of one engine, in a process of its own.
+"""Memory of one engine, in a process of its own: three figures that are never added up.
 
-As a program (``python -m rctk.measure.memory REQUEST``) this module is that process: it loads the engine, runs it
-and prints JSON.
+*Planned* is what file and runtime ask for, *process* what the process holds, *system* by how much the memory that the
+machine has left went down. On a Jetson CPU and GPU share one memory: what CUDA allocates is missing in the resident
+set of the process and present in the system's figure, so a sum would count it twice.
+
+As a program (``python -m rctk.measure.memory REQUEST``) this module is that process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
-import signal
-import subprocess
+import re
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-import rctk
 from rctk.machine import parse_meminfo
+from rctk.measure.child import SECONDS, answer, ask
+from rctk.measure.hooks import planned_bytes
+from rctk.measure.nvidia_smi import process_bytes
+from rctk.measure.sysfs import ROOT, read_text
 from rctk_export.engine import Source
 from rctk_export.engines import ENGINES
-from rctk_export.input_spec import InputSpec
-from rctk_kernels.errors import EngineError, RctkError
+from rctk_kernels.errors import EngineError
 
 STATUS = Path("/proc/self/status")
+MEMINFO = Path("/proc/meminfo")
+NVMAP = "sys/kernel/debug/nvmap/iovmm/clients"
 CALLS = 10
 """Memory is at its peak after a few batches."""
-SECONDS = 600.0
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 
 class Memory(NamedTuple):
-    """Resident memory of a process that ran one engine.
+    """Memory of a process that ran one engine.
 
     Attributes:
         peak_rss_bytes: Peak of the whole process, interpreter and runtime included (``VmHWM``).
         engine_rss_bytes: How far the peak lies above what the process held with the runtime imported and the images
             made, before it loaded the model. Where the kernel cannot forget the peak of the imports, an upper bound.
+        device_bytes: GPU memory of the process as NvMap (Orin, root only) or ``nvidia-smi`` knows it; ``None`` where
+            neither does. On unified memory it is part of the system's figure and not of the resident set.
+        device_source: ``nvmap``, ``nvidia-smi`` or nothing.
+        planned_bytes: Model file, and what the runtime says it will reserve on the device, where it says so.
+        system_bytes: How far ``MemAvailable`` fell from before loading to the steady state; other programs move it
+            too, and it may be negative.
     """
 
     peak_rss_bytes: int
     engine_rss_bytes: int
+    device_bytes: int | None = None
+    device_source: str = ""
+    planned_bytes: int | None = None
+    system_bytes: int | None = None
 
 
 def engine_memory(engine: str, source: Source, *, batch: int, timeout_s: float = SECONDS) -> Memory:
-    """Measure an engine in a new process, which gets this one's environment and nothing else.
-
-    Args:
-        engine: Member of the engine table with its settings, such as ``onnxruntime:threads=1``.
-        source: The model file.
-        batch: Images per call.
-        timeout_s: The process is ended after so many seconds.
-
-    Raises:
-        EngineError: One line, where the process failed, was killed or took too long.
-    """
-    given = {**asdict(source), "path": str(source.path.resolve())}
-    request = json.dumps({"engine": engine, "source": given, "batch": batch})
-    command = [sys.executable, "-m", "rctk.measure.memory", request]
-    try:
-        done = subprocess.run(  # noqa: S603  # this interpreter and this module
-            command,
-            cwd=Path(rctk.__file__).parent.parent,  # not the user's folder, whose files could shadow modules
-            env=_environment(os.environ),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise EngineError(
-            f"measuring the memory of {engine} took more than {timeout_s:g} s; give a smaller batch"
-        ) from error
-    if done.returncode != 0:
-        raise EngineError(f"measuring the memory of {engine} failed: {_reason(done.returncode, done.stderr)}")
-    return Memory(**json.loads(done.stdout.splitlines()[-1]))
-
-
-def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Make a relative ``PYTHONPATH`` mean the same in another folder."""
-    parts = [os.path.abspath(part) for part in environ.get("PYTHONPATH", "").split(os.pathsep) if part]  # noqa: PTH100
-    return {**environ, **({"PYTHONPATH": os.pathsep.join(parts)} if parts else {})}
-
-
-def _reason(code: int, stderr: str) -> str:
-    if code < 0:
-        hint = " (out of memory?)" if -code == signal.SIGKILL else ""
-        return f"its process was ended by {signal.Signals(-code).name}{hint}"
-    lines = [line for line in stderr.splitlines() if line.strip()]
-    return lines[-1] if lines else f"its process ended with code {code}"
+    """Measure an engine in a new process; see :func:`rctk.measure.child.ask` for arguments and errors."""
+    return Memory(**ask("rctk.measure.memory", engine, source, batch=batch, timeout_s=timeout_s))
 
 
 def measure_here(engine: str, source: Source, batch: int) -> Memory:
     """Load and run an engine in this very process and return its memory; meaningful once per process."""
     if not STATUS.exists():
-        raise EngineError("peak memory is read from /proc, which this system has not; bench with memory=false")
+        raise EngineError("peak memory is read from /proc, which this system has not; bench with --no-memory")
     settings = ENGINES.build(engine)  # imports the runtime
     images = np.random.default_rng(0).random((batch, *source.input.shape), dtype=np.float32)
     gc.collect()
     _forget_peak()
-    before = parse_meminfo(STATUS.read_text())["VmRSS"]
+    before, left = parse_meminfo(STATUS.read_text())["VmRSS"], _available()
     with settings.open(source) as opened:
         for _ in range(CALLS):
             opened.predict(images)
-        peak = parse_meminfo(STATUS.read_text())["VmHWM"]
-    return Memory(peak, max(0, peak - before))
+        peak, still = parse_meminfo(STATUS.read_text())["VmHWM"], _available()
+        device, where = device_memory(os.getpid())
+        asked = planned_bytes(opened)
+    return Memory(
+        peak_rss_bytes=peak,
+        engine_rss_bytes=max(0, peak - before),
+        device_bytes=device,
+        device_source=where,
+        planned_bytes=source.path.stat().st_size + (asked or 0),
+        system_bytes=None if left is None or still is None else left - still,
+    )
+
+
+def device_memory(pid: int, root: Path = ROOT) -> tuple[int | None, str]:
+    """Return the GPU memory of a process and who told: NvMap where it may be read, else ``nvidia-smi``."""
+    mapped = parse_nvmap(read_text(root / NVMAP)).get(pid)
+    if mapped is not None:
+        return mapped, "nvmap"
+    used = process_bytes(pid)
+    return used, "" if used is None else "nvidia-smi"
+
+
+def parse_nvmap(text: str) -> dict[int, int]:
+    r"""Return bytes by process of ``nvmap/iovmm/clients``: columns CLIENT, PROCESS, PID, SIZE.
+
+    Example:
+        >>> parse_nvmap("CLIENT PROCESS PID SIZE\nuser python3 4242 310K\ntotal 310K\n")
+        {4242: 317440}
+    """
+    rows = re.findall(r"^\s*\S+\s+\S.*?\s+(\d+)\s+(\d+)([KMG]?)B?\s*$", text, flags=re.MULTILINE)
+    found: dict[int, int] = {}
+    for pid, size, unit in rows:
+        found[int(pid)] = found.get(int(pid), 0) + int(size) * UNITS[unit]
+    return found
+
+
+def _available() -> int | None:
+    return parse_meminfo(MEMINFO.read_text()).get("MemAvailable") if MEMINFO.exists() else None
 
 
 def _forget_peak() -> None:
@@ -117,16 +121,9 @@ def _forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): sets VmHWM to the present VmRSS
 
 
-def main(request: str) -> None:
-    """Answer one request of :func:`engine_memory`."""
-    values = json.loads(request)
-    source = values["source"]
-    given = {**source, "path": Path(source["path"]), "input": InputSpec.from_dict(source["input"])}
-    print(json.dumps(measure_here(values["engine"], Source(**given), values["batch"])._asdict()))  # noqa: T201
+def _measured(engine: str, source: Source, batch: int) -> dict[str, Any]:
+    return measure_here(engine, source, batch)._asdict()
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1])
-    except RctkError as error:
-        sys.exit(str(error))
+    answer(_measured, sys.argv[1])

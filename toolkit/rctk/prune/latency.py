@@ -9,7 +9,8 @@ from torch import nn
 
 from rctk.data.split import Split
 from rctk.exporting.export import ExportSettings, quantize
-from rctk.measure.bench import BenchSettings, Contender, bench, busy
+from rctk.measure.bench import Contender, bench, busy
+from rctk.measure.settings import BenchSettings
 from rctk.progress import Silent
 from rctk_export.capture import capture
 from rctk_export.engine import Source
