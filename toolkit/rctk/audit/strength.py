@@ -83,14 +83,16 @@ def unbounded(subject: Examined) -> CheckResult:
 
 
 def converged(subject: Examined) -> CheckResult:
-    """Twice the steps break no more."""
-    short, long = (subject.robust(f"apgd-ce:steps={steps}") for steps in (50, 100))
-    more = int(short.sum()) - int((short & long).sum())
-    verdict = beyond(more, subject.samples, suspicious=0.005, fails=0.01)
+    """Twice the steps leave no fewer images.
+
+    What counts is how many images survive, not which: two runs of any attack miss different ones by chance.
+    """
+    short, long = (int(subject.robust(f"apgd-ce:steps={steps}").sum()) for steps in (50, 100))
+    verdict = beyond(short - long, subject.samples, suspicious=0.005, fails=0.01)
     return CheckResult(
         check="strength.converged",
         verdict=verdict,
-        found=f"100 steps of APGD break {more} images that 50 steps leave, of {subject.samples}",
+        found=f"{short} of {subject.samples} survive 50 steps of APGD, {long} survive 100",
         limits="suspicious above 0.5 points, fails above 1",
         advice="" if verdict == "pass" else "use more steps",
     )
