@@ -117,20 +117,3 @@ def test_data_sets_are_found_by_their_folder(tmp_path):
 def test_gpus_are_named_and_not_needed():
     assert doctor.gpu(["NVIDIA H200"]).found == "NVIDIA H200"
     assert doctor.gpu([]).state == "ok"
-
-
-def test_a_jetson_tells_its_power_mode(tmp_path, monkeypatch):
-    assert doctor.jetson(facts(board="", l4t="")) == []
-    orin = facts(board="NVIDIA Jetson AGX Orin Developer Kit", l4t="36.4.3")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    states = {check.name: check.state for check in doctor.jetson(orin)}
-    assert states["jetson"] == "ok"
-    assert states["power mode"] == "warning"
-    assert states["tegrastats"] == "missing"
-    for name in ("nvpmodel", "tegrastats"):
-        (tmp_path / name).write_text("#!/bin/sh\necho 'NV Power Mode: MAXN'\necho 0\n")
-        (tmp_path / name).chmod(0o755)
-    found = {check.name: check.found for check in doctor.jetson(orin)}
-    assert found["jetson"] == "NVIDIA Jetson AGX Orin Developer Kit, Jetson Linux 36.4.3"
-    assert found["power mode"] == "NV Power Mode: MAXN 0"
-    assert found["tegrastats"] == str(tmp_path / "tegrastats")

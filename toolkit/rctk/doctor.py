@@ -8,12 +8,13 @@ import platform
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rctk.data.catalog import DATASETS
-from rctk.machine import INT8_FLAGS, installed, machine_facts, recommended_threads, run_text, usable_cores
+from rctk.doctor_check import Check
+from rctk.doctor_device import device_checks
+from rctk.machine import INT8_FLAGS, installed, machine_facts, recommended_threads, usable_cores
 from rctk_export.cpu import saturates_u8s8
 
 GIB = 2**30
@@ -26,6 +27,7 @@ RUNTIMES: Mapping[str, tuple[str, ...]] = {
     "twin": ("torch", "onnx"),
     "reference": ("onnx",),
     "tensorrt": ("tensorrt",),
+    "remote": ("tritonclient",),
 }
 """Engine to the packages that it imports besides NumPy."""
 HOST_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "scipy", "sklearn", "PIL", "matplotlib", "seaborn")
@@ -37,29 +39,11 @@ DISTRIBUTIONS = {
 }
 INSTALL = {
     "onnxruntime": "`pip install 'rctk[ort]'`",
+    "remote": "`pip install 'rctk[remote]'`",
     "tensorrt": "`pip install 'rctk[tensorrt]'`; on a Jetson JetPack's own, with --system-site-packages",
 }
 HOST_INSTALL = "`pip install 'rctk[host]'`"
 TORCHATTACKS_INSTALL = "`pip install --no-deps torchattacks==3.5.1`"  # it pins an old requests and asks for torchvision
-
-State = Literal["ok", "missing", "warning"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One line of the doctor.
-
-    Attributes:
-        name: What was looked at.
-        state: ``missing`` where something cannot be used, ``warning`` where it works and results may suffer.
-        found: What is there.
-        step: What to do; empty where all is well.
-    """
-
-    name: str
-    state: State
-    found: str
-    step: str = ""
 
 
 def checks(environ: Mapping[str, str] | None = None, runs: Path = Path("runs")) -> list[Check]:
@@ -83,7 +67,7 @@ def checks(environ: Mapping[str, str] | None = None, runs: Path = Path("runs")) 
         torchattacks(),
         data(environ.get("RCTK_DATA", "")),
         gpu(facts["gpus"]),
-        *jetson(facts),
+        *device_checks(facts),
     ]
 
 
@@ -203,27 +187,3 @@ def data(root: str) -> Check:
 def gpu(names: list[str]) -> Check:
     """Name the GPUs; none is needed."""
     return Check(name="gpu", state="ok", found=", ".join(names) or "none (not needed)")
-
-
-def jetson(facts: Mapping[str, Any]) -> list[Check]:
-    """Tell what a Jetson measurement depends on; nothing on other machines."""
-    if not (facts["l4t"] or "Jetson" in facts["board"]):
-        return []
-    found = f"{facts['board'] or 'Jetson'}, Jetson Linux {facts['l4t'] or 'unknown'}"
-    mode = " ".join(run_text("nvpmodel", "-q").split())
-    no_mode = "timings of different power modes cannot be compared; note the mode of `sudo nvpmodel -q` yourself"
-    stats = shutil.which("tegrastats") or ""
-    no_stats = "power cannot be watched here; run on the host system, or mount it into the container"
-    no_tensorrt = (
-        "it comes with JetPack's apt packages; make the environment with `python3 -m venv --system-site-packages`"
-    )
-    return [
-        Check(name="jetson", state="ok", found=found),
-        Check(
-            name="power mode", state="ok" if mode else "warning", found=mode or "unknown", step="" if mode else no_mode
-        ),
-        Check(
-            name="tegrastats", state="ok" if stats else "missing", found=stats or "none", step="" if stats else no_stats
-        ),
-        _packages("tensorrt", ("tensorrt",), no_tensorrt),
-    ]
