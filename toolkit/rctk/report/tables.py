@@ -10,6 +10,7 @@ from rctk.report.columns import TIME, Column, file_name, numbers
 from rctk.report.machines import machine_key, machine_labels, machine_row
 from rctk.report.views import VIEWS
 from rctk.report.views_of_pairs import PAIR_VIEWS
+from rctk.report.views_of_steps import STEP_VIEWS
 from rctk.report.words import MISSING
 
 __all__ = ["Table", "file_name", "numbers", "tables"]
@@ -31,7 +32,7 @@ def tables(records: Sequence[Record]) -> list[Table]:
     labels = machine_labels(records)
     machine = Column("machine", lambda record, _: labels[machine_key(record)], right=False, detail=True)
     found = []
-    for view in (*VIEWS, *PAIR_VIEWS):
+    for view in (*VIEWS, *PAIR_VIEWS, *STEP_VIEWS):
         lines = [(record, part) for record in records if record.kind == view.kind for part in view.parts(record)]
         if lines:
             every = (*view.columns, machine, TIME)
