@@ -25,7 +25,7 @@ COMMANDS = {
     "compress": "Prune, train or distill by the steps of a recipe, to a checkpoint.",
     "build": "Build the TensorRT plan of a bundle for the GPU of this machine.",
     "train": "Train a small classifier, plainly or adversarially, to a checkpoint.",
-    "inspect": "Show what is in a bundle, an ONNX file or a TensorRT plan.",
+    "inspect": "Show what is in a bundle, an ONNX file, a TensorRT plan or a checkpoint.",
     "serve": "Serve the deployed engine to other machines over the Open Inference Protocol v2.",
     "replay": "Judge adversarial images that were made on another machine with the engine here.",
     "doctor": "Show what this machine can run and what to mend.",

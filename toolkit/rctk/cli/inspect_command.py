@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rctk.cli.console import share, size, table
-from rctk.cli.flags import Switch
+from rctk.cli.flags import ModelFlags, Switch
 from rctk.cli.plan_tables import show_plan
 from rctk.cli.sensitivity_table import SensitivityFlags, show_sensitivity
 from rctk_export.tensorrt.record import PLAN
+from rctk_kernels.errors import OptionError
 
 if TYPE_CHECKING:
     from rctk.inspection import Description, FileRow, GraphFacts
 
+NO_MODEL_FLAGS = ModelFlags()
 NO_SENSITIVITY = SensitivityFlags()
 FORMAT = ("arithmetic", "reason", "weight_scales", "input_scale")
 """What float graphs have nothing to say about."""
@@ -33,18 +35,27 @@ def inspect_(  # every parameter is a flag
     layers: Switch = False,
     json: Switch = False,
     measured: SensitivityFlags = NO_SENSITIVITY,
+    flags: ModelFlags = NO_MODEL_FLAGS,
 ) -> None:
-    """Show what is in a bundle, an ONNX file or a TensorRT plan: files, layers, what stayed float and why.
+    """Show what is in a bundle, an ONNX file, a TensorRT plan or a checkpoint: files, layers, what stayed float, why.
+
+    Of a checkpoint it counts parameters, multiplications, bytes and zeros.
 
     Example: rctk inspect model-int8 --target cpu --layers
 
     Args:
-        path: Bundle folder, .onnx file, or .plan file with its record beside it.
+        path: Bundle folder, .onnx file, .plan file with its record beside it, or model file of torch.
         target: Look into this target's int8 file; for a bare file, lint it by this target's rules.
-        layers: List every layer.
+        layers: List every layer, or every trained tensor of a checkpoint.
         json: Print JSON instead of tables.
         measured: For --sensitivity.
+        flags: How to read a model file of torch.
     """
+    if path.is_file() and path.suffix not in {".onnx", PLAN}:
+        _checkpoint(path, target, measured, flags, layers=layers, json=json)
+        return
+    if flags != NO_MODEL_FLAGS:
+        raise OptionError(f"--arch, --input and the like say how to read a model file of torch, and {path} is none")
     if measured.sensitivity:
         show_sensitivity(path, target, measured, json=json)
         return
@@ -62,6 +73,16 @@ def inspect_(  # every parameter is a flag
     for file in found.files:
         if file.graph is not None:
             _graph(file.name, file.graph, every_layer=layers)
+
+
+def _checkpoint(
+    path: Path, target: str, measured: SensitivityFlags, flags: ModelFlags, *, layers: bool, json: bool
+) -> None:
+    if target or measured.sensitivity:
+        raise OptionError(f"--target and --sensitivity look into int8 files; export {path} first")
+    from rctk.cli.checkpoint_table import show_checkpoint  # noqa: PLC0415  # a plan is shown without torch
+
+    show_checkpoint(path, flags, layers=layers, json=json)
 
 
 def _head(found: Description) -> None:

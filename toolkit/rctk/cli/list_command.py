@@ -17,6 +17,7 @@ FAMILIES = {
     "targets": "rctk_export.quantize:PLANNERS",
     "calibrators": "rctk.quantize:CALIBRATORS",
     "steps": "rctk.compress:STEPS",
+    "criteria": "rctk.prune:CRITERIA",
     "objectives": "rctk.train.objective:OBJECTIVES",
     "augmentations": "rctk.train.augmentation:AUGMENTATIONS",
     "corruptions": "rctk.stress:CORRUPTIONS",
@@ -27,7 +28,7 @@ FAMILIES = {
 
 
 def list_(*families: str) -> None:
-    """List attacks, metrics, engines, targets, calibrators, steps, objectives, stress tests, models and data sets.
+    """List attacks, metrics, engines, targets, calibrators, steps, pruning criteria, objectives, models, data sets, ...
 
     Example: rctk list attacks engines
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rctk.models.selection import Selection
+from rctk.prune.zeros import fits_two_of_four
 from rctk_export.input_spec import InputSpec
 
 
@@ -29,6 +31,11 @@ class Cost:
     macs: int
     size_bytes: int
 
+    @property
+    def zeros(self) -> float:
+        """Share of the parameters that are 0."""
+        return 1 - self.nonzero / self.parameters if self.parameters else 0.0
+
     def as_dict(self) -> dict[str, int]:
         """Return plain JSON values."""
         return asdict(self)
@@ -43,15 +50,51 @@ def cost(module: nn.Module, spec: InputSpec) -> Cost:
         module: Maps normalised images ``(N, C, H, W)`` to logits.
         spec: Shape of its images.
     """
-    fixed = {id(layer.weight) for layer in module.modules() if isinstance(layer, Selection)}
-    trained = [parameter for parameter in module.parameters() if id(parameter) not in fixed]
-    tensors = module.state_dict().values()
+    trained = [parameter for _, parameter in _trained(module)]
+    stored = module.state_dict().values()
     return Cost(
         parameters=sum(parameter.numel() for parameter in trained),
         nonzero=sum(int(parameter.count_nonzero()) for parameter in trained),
         macs=macs(module, spec),
-        size_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        size_bytes=sum(tensor.numel() * tensor.element_size() for tensor in stored),
     )
+
+
+class TensorRow(NamedTuple):
+    """One trained tensor.
+
+    Attributes:
+        name: In the state dict.
+        shape: ``(O, I, *K)`` for a weight.
+        parameters: Values in it.
+        zeros: Share of them that are 0.
+        two_of_four: Whether at least two of every four input channels are 0.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    parameters: int
+    zeros: float
+    two_of_four: bool
+
+
+def tensors(module: nn.Module) -> list[TensorRow]:
+    """List what is trained in ``module``, in its order."""
+    return [
+        TensorRow(
+            name=name,
+            shape=tuple(value.shape),
+            parameters=value.numel(),
+            zeros=1 - int(value.count_nonzero()) / max(value.numel(), 1),
+            two_of_four=fits_two_of_four(value),
+        )
+        for name, value in _trained(module)
+    ]
+
+
+def _trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    fixed = {id(layer.weight) for layer in module.modules() if isinstance(layer, Selection)}
+    return [(name, value) for name, value in module.named_parameters() if id(value) not in fixed]
 
 
 def macs(module: nn.Module, spec: InputSpec) -> int:
