@@ -6,14 +6,12 @@ comes in: a function that returns a module whose state dict has the keys of the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rctk.models.cifar_resnet import cifar_resnet
 from rctk.models.lenet import lenet5, mnist_cnn
 from rctk_export.input_spec import InputSpec
 
@@ -153,25 +151,6 @@ def gtsrb_stn() -> nn.Module:
     return SpatialTransformer()
 
 
-def resnet56_pruned(*, state_dict: Mapping[str, Tensor]) -> nn.Module:
-    """``resnet56_group_sl_pruned.pth`` (Torch-Pruning): every width is what the weights say."""
-    module = cifar_resnet(depth=56, shortcut="projection")
-    for name, layer in list(module.named_modules()):
-        if isinstance(layer, nn.Conv2d):
-            outputs, inputs = state_dict[f"{name}.weight"].shape[:2]
-            fitted: nn.Module = nn.Conv2d(
-                inputs, outputs, layer.kernel_size, layer.stride, layer.padding, bias=layer.bias is not None
-            )
-        elif isinstance(layer, nn.BatchNorm2d):
-            fitted = nn.BatchNorm2d(len(state_dict[f"{name}.weight"]))
-        elif isinstance(layer, nn.Linear):
-            fitted = nn.Linear(*reversed(state_dict[f"{name}.weight"].shape))
-        else:
-            continue
-        module.set_submodule(name, fitted)
-    return module
-
-
 @dataclass(frozen=True, kw_only=True)
 class Net:
     """A published network.
@@ -219,7 +198,7 @@ NETS: dict[str, Net] = {
     ),
     "resnet56-pruned": Net(
         file="cifar10/resnet56_group_sl_pruned.pth",
-        arch=f"{HERE}:resnet56_pruned",
+        arch="pruned:resnet56-b",
         input=TORCH_PRUNING,
         clean_accuracy=0.943,
         **CIFAR,

@@ -179,8 +179,7 @@ def accuracy(options: argparse.Namespace) -> dict[str, Any]:
 def net_of(name: str, folder: Path) -> LoadedModel:
     """Load a published network; the pruned one needs no code, its widths are in its weights."""
     net = NETS[name]
-    arch = "pruned:resnet56-b" if name == "resnet56-pruned" else net.arch
-    return load_model(folder / net.file, arch=arch, input=net.input)
+    return load_model(folder / net.file, arch=net.arch, input=net.input)
 
 
 def correct(file: File, spec: InputSpec, test: Split) -> np.ndarray:
