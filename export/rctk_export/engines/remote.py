@@ -40,7 +40,7 @@ NEXT_STEP = {
     "late": f"{RESUME}; a slow device needs remote:timeout=SECONDS",
     "busy": f"{RESUME}; others may be using it",
     "unknown": "check the name of the model in the address",
-    "refused": "look at what the server says, and at remote:batch and the token in RCTK_TOKEN",
+    "refused": "mend what it names; remote:batch=N sends smaller batches, RCTK_TOKEN holds a token",
 }
 
 

@@ -84,7 +84,11 @@ class _Servicer(service.GRPCInferenceServiceServicer):  # type: ignore[misc]  # 
 
     def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Say whether a model is there."""
-        self._served(request.name, request.version, context)
+        self._check(context)
+        try:
+            served_named(self._models, request.name, request.version)
+        except RefusedError:
+            return messages.ModelReadyResponse(ready=False)
         return messages.ModelReadyResponse(ready=True)
 
     def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
