@@ -35,7 +35,7 @@ def test_nothing_heavy_is_imported():
 
 
 def test_every_engine_is_looked_at():
-    assert set(doctor.RUNTIMES) == set(ENGINES.names())
+    assert set(doctor.RUNTIMES) >= set(ENGINES.names())
 
 
 def test_an_engine_without_its_runtime_names_the_install_line(monkeypatch):

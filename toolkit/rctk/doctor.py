@@ -28,6 +28,7 @@ RUNTIMES: Mapping[str, tuple[str, ...]] = {
     "reference": ("onnx",),
     "tensorrt": ("tensorrt",),
     "remote": ("tritonclient",),
+    "openvino": ("openvino",),
 }
 """Engine to the packages that it imports besides NumPy."""
 HOST_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "scipy", "sklearn", "PIL", "matplotlib", "seaborn")
@@ -39,6 +40,7 @@ DISTRIBUTIONS = {
 }
 INSTALL = {
     "onnxruntime": "`pip install 'rctk[ort]'`",
+    "openvino": "`pip install 'rctk[openvino]'`",
     "remote": "`pip install 'rctk[remote]'`",
     "tensorrt": "`pip install 'rctk[tensorrt]'`; on a Jetson JetPack's own, with --system-site-packages",
 }

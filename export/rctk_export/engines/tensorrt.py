@@ -73,6 +73,7 @@ class TensorRTEngine:
         check_content(self.record, path.name, plan, "" if bare else source.sha256)
         self._spec = source.input
         self.notes = tuple(text for text in (self.record.report.warning,) if text)
+        self._plan_bytes = len(plan)
         host_code = bool(self.record.options.get("version_compatible"))
         how = SessionSettings(path.name, settings.device, settings.cuda_graph, host_code)
         session = Session(plan, source.input, here.cuda, how)
@@ -87,9 +88,22 @@ class TensorRTEngine:
         if session is not None:
             session.close()
 
+    def time_device(self) -> None:
+        """Put CUDA events around the work of every batch from now on."""
+        self._open().time_work()
+
+    def device_ms(self) -> float:
+        """Return the time on the GPU of the last ``predict``, copies included; 0 before :meth:`time_device`."""
+        return self._open().device_ms
+
+    def planned_bytes(self) -> int:
+        """Return the bytes of the plan and of the device memory that TensorRT reserves for running it."""
+        return self._plan_bytes + self._open().planned_bytes()
+
     def predict(self, images: FloatNCHW) -> FloatNK:
         """Classify a batch; see :class:`rctk_export.engine.Engine`."""
         images = checked(images, self._spec)
+        self._open().device_ms = 0.0
         if len(images) == 0:
             return self._run(np.zeros((self._fewest, *self._spec.shape), dtype=np.float32))[:0].copy()
         whole = len(images) - len(images) % self._most
@@ -102,7 +116,11 @@ class TensorRTEngine:
         return np.concatenate(parts)
 
     def _run(self, images: FloatNCHW) -> FloatNK:
+        session = self._open()
+        feed = pixels(images) if session.entry.kind == "uint8" else images
+        return checked_logits(session.run(feed), len(images))
+
+    def _open(self) -> Session:
         if self._session is None:
             raise EngineError("this engine is closed; open it again with `with settings.open(source) as engine:`")
-        feed = pixels(images) if self._session.entry.kind == "uint8" else images
-        return checked_logits(self._session.run(feed), len(images))
+        return self._session

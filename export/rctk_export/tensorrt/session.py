@@ -49,6 +49,8 @@ class Session:
         self._messages = Messages()
         self._graphs: dict[int, int] = {}
         self._count = 0  # images that the context is set to
+        self._events: tuple[int, int] | None = None
+        self.device_ms = 0.0  # adds up over runs, once time_work was called
         self._held = ExitStack()
         with self._on_device(), ExitStack() as held:
             self._load(plan, spec, host_code=settings.host_code)
@@ -115,14 +117,31 @@ class Session:
             self._buffers[end.name] = device, pinned_array(host, shape, end.kind)
             self._true(self._context.set_tensor_address(end.name, device), f"the address of {end.name!r}")
 
+    def time_work(self) -> None:
+        """Put events around the work of every batch from now on; :attr:`device_ms` adds up the time between them."""
+        if self._events is None:
+            with self._on_device():
+                self._events = self._event(), self._event()
+
+    def _event(self) -> int:
+        event = self._cuda.create_event()
+        self._held.callback(self._cuda.destroy_event, event)
+        return event
+
+    def planned_bytes(self) -> int:
+        """Return the device memory of the execution context."""
+        return int(self._engine.device_memory_size_v2)
+
     def run(self, feed: npt.NDArray[Any]) -> FloatNK:
         """Run one batch of a size that the profile covers, and wait for it; the result is a copy."""
         with self._on_device():
             self._set_batch(len(feed))
             self._host(self.entry, len(feed))[...] = feed
-            self._work(len(feed))
+            self._timed_work(len(feed))
             try:
                 self._cuda.synchronize(self.stream)
+                if self._events is not None:
+                    self.device_ms += self._cuda.elapsed_ms(*self._events)
             except CudaError as error:
                 raise EngineError(f"{self._name} failed on a batch of {len(feed)}: {error}") from error
             return np.array(self._host(self._exit, len(feed)), dtype=np.float32)
@@ -137,6 +156,15 @@ class Session:
         if missing:
             raise EngineError(f"{self._name}: TensorRT misses the shapes of {', '.join(missing)}; build the plan again")
         self._count = count
+
+    def _timed_work(self, count: int) -> None:
+        if self._events is None:
+            self._work(count)
+            return
+        start, end = self._events
+        self._cuda.record(start, self.stream)
+        self._work(count)
+        self._cuda.record(end, self.stream)
 
     def _work(self, count: int) -> None:
         if not self._with_graphs:

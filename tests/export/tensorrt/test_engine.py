@@ -292,3 +292,18 @@ def test_a_source_without_role_needs_no_more_than_its_path(built):
         assert opened.predict(images(1)).shape == (1, 5)
         assert opened.record.model_role == "int8"
         assert opened.notes == ()
+
+
+def test_events_time_the_work_of_the_last_predict_when_they_are_asked_for(built, engine):
+    with engine.open(built) as opened:
+        opened.predict(images(4))
+        assert opened.device_ms() == 0
+        opened.time_device()
+        opened.time_device()
+        assert np.array_equal(opened.predict(images(4)), opened.predict(images(4)))
+        assert opened.device_ms() == 1.5  # what the fake says of every pair of events
+        opened.predict(images(9))
+        assert opened.device_ms() == 4.5  # three chunks of at most four images
+        assert opened.planned_bytes() > 0
+    with pytest.raises(EngineError, match="closed"):
+        opened.time_device()

@@ -13,8 +13,8 @@ from rctk_export.engines import ENGINES
 from rctk_export.input_spec import FloatNCHW
 from rctk_kernels.errors import EngineError, EngineUnavailableError, OptionError
 
-INSTRUMENTS = frozenset({"reference", "twin"})
-"""Engines that exist to be right, and are never the fastest."""
+LEFT_OUT = frozenset({"reference", "twin", "remote"})
+"""Two exist to be right and are never the fastest; the third runs on another machine."""
 
 
 class Fastest(NamedTuple):
@@ -26,8 +26,8 @@ class Fastest(NamedTuple):
 
 
 def candidates(source: Source) -> list[str]:
-    """Return the engines that could be the fastest for a file: no instruments, and torch for float files only."""
-    return [name for name in ENGINES.names() if name not in INSTRUMENTS and (name != "torch" or source.role == "float")]
+    """Return the engines that could be the fastest: no instruments, no servers, and torch for float files only."""
+    return [name for name in ENGINES.names() if name not in LEFT_OUT and (name != "torch" or source.role == "float")]
 
 
 def fastest(

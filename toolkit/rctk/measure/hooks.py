@@ -22,13 +22,13 @@ class TimesDevice(Protocol):
 
 @runtime_checkable
 class PlansMemory(Protocol):
-    """An engine that knows what memory it reserves on its device."""
+    """An engine that knows what memory it will take."""
 
-    def planned_device_bytes(self) -> int:
-        """Return the bytes of one execution context, without the model file."""
+    def planned_bytes(self) -> int:
+        """Return the bytes of the loaded file and of what one execution context reserves on the device."""
         ...
 
 
 def planned_bytes(engine: Engine) -> int | None:
-    """Return what ``engine`` reserves on its device; ``None`` where it does not say."""
-    return engine.planned_device_bytes() if isinstance(engine, PlansMemory) else None
+    """Return what ``engine`` plans to take; ``None`` where it does not say."""
+    return engine.planned_bytes() if isinstance(engine, PlansMemory) else None

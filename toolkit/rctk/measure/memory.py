@@ -46,7 +46,7 @@ class Memory(NamedTuple):
         device_bytes: GPU memory of the process as NvMap (Orin, root only) or ``nvidia-smi`` knows it; ``None`` where
             neither does. On unified memory it is part of the system's figure and not of the resident set.
         device_source: ``nvmap``, ``nvidia-smi`` or nothing.
-        planned_bytes: Model file, and what the runtime says it will reserve on the device, where it says so.
+        planned_bytes: What the engine says that file and context take; the size of the file where it says nothing.
         system_bytes: How far ``MemAvailable`` fell from before loading to the steady state; other programs move it
             too, and it may be negative.
     """
@@ -84,7 +84,7 @@ def measure_here(engine: str, source: Source, batch: int) -> Memory:
         engine_rss_bytes=max(0, peak - before),
         device_bytes=device,
         device_source=where,
-        planned_bytes=source.path.stat().st_size + (asked or 0),
+        planned_bytes=source.path.stat().st_size if asked is None else asked,
         system_bytes=None if left is None or still is None else left - still,
     )
 
