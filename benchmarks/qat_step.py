@@ -48,7 +48,7 @@ class TorchActivation(LearnedActivation):
         """Quantize with PyTorch's operator."""
         gain = 1 / float(np.sqrt(values[0].numel() * self.high))
         made: Tensor = torch._fake_quantize_learnable_per_tensor_affine(  # noqa: SLF001  # the module calls no other
-            values, self.learned.reshape(1), self.zero, self.low, self.high, gain
+            values, self.learned().reshape(1), self.zero, self.low, self.high, gain
         )
         return made
 
@@ -63,7 +63,7 @@ class TorchWeight(LearnedWeight):
     def quantize(self, values: Tensor) -> Tensor:
         """Quantize with PyTorch's operator."""
         made: Tensor = torch._fake_quantize_learnable_per_channel_affine(  # noqa: SLF001  # the same
-            values, self.learned, self.zero, 0, self.low, self.high, self.gain
+            values, self.learned(), self.zero, 0, self.low, self.high, self.gain
         )
         return made
 
@@ -76,7 +76,7 @@ class TorchLsq(Lsq):
         """See :class:`rctk.qat.net.Method`."""
         ours = super().weight_quantizer(weight, bits, per_channel=per_channel)
         assert isinstance(ours, LearnedWeight)
-        return TorchWeight(ours.learned, bits, weight[0].numel())
+        return TorchWeight(ours.learned.start, bits, weight[0].numel())
 
     def activation_quantizer(self, spot: Spot, reach: tuple[float, float]) -> ActivationQuantizer:
         """See :class:`rctk.qat.net.Method`."""

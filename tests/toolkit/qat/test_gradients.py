@@ -23,7 +23,11 @@ def gradients(quantizer, values, weights=None):
     x = torch.tensor(values, requires_grad=True)
     out = quantizer(x)
     (out * (torch.ones_like(x) if weights is None else torch.tensor(weights))).sum().backward()
-    return out.detach().tolist(), x.grad.tolist(), {n: p.grad.tolist() for n, p in quantizer.named_parameters()}
+    found = {name: p.grad for name, p in quantizer.named_parameters()}
+    if "learned.ratio" in found:  # of the scale itself; the parameter is its multiple of the first value
+        start = quantizer.learned.start
+        found = {"learned": found["learned.ratio"] / start} | {"offset": found.get("shift", start) / start.mean()}
+    return out.detach().tolist(), x.grad.tolist(), {name: grad.tolist() for name, grad in found.items()}
 
 
 def test_lsq_of_activations():

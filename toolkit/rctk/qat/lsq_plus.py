@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from rctk.qat.kernel import offset_steps, zero_point
 from rctk.qat.lsq import spread
 from rctk.qat.place import Spot
-from rctk.qat.quantizer import ActivationQuantizer, LearnedActivation, LearnedWeight, WeightQuantizer, held
+from rctk.qat.quantizer import ActivationQuantizer, LearnedActivation, LearnedScale, LearnedWeight, WeightQuantizer
 from rctk.qat.step import Qat
 from rctk_export.quantize.formats import Steps
+from rctk_export.quantize.grid import MIN_SCALE
 from rctk_kernels.errors import OptionError
 
 
@@ -68,20 +69,25 @@ class OffsetActivation(ActivationQuantizer):
     def __init__(self, start: float, offset: float, last: int) -> None:
         super().__init__()
         self.last = last
-        self.learned = nn.Parameter(torch.tensor(float(start)))
-        self.offset = nn.Parameter(torch.tensor(float(offset)))
+        self.learned = LearnedScale(torch.tensor(float(start)))
+        self.shift = nn.Parameter(torch.tensor(float(offset) / max(float(start), MIN_SCALE)))
+
+    def offset(self) -> Tensor:
+        """Return the real value at which the grid would begin; learned in units of the first scale."""
+        return self.shift * self.learned.start
 
     def quantize(self, values: Tensor) -> Tensor:
         """See :class:`rctk.qat.quantizer.Quantizer`."""
         features = values[0].numel() if len(values) else 1
         gain = 1 / float(np.sqrt(features * self.last))
-        return offset_steps(values, held(self.learned), self.offset, self.last, gain)
+        return offset_steps(values, self.learned(), self.offset(), self.last, gain)
 
     def unit(self) -> Tensor:
         """See :class:`rctk.qat.quantizer.ActivationQuantizer`."""
-        return held(self.learned)
+        scale: Tensor = self.learned()
+        return scale
 
     def steps(self) -> Steps:
         """See :class:`rctk.qat.quantizer.ActivationQuantizer`."""
-        zero = int(zero_point(self.unit(), self.offset, self.last))
+        zero = int(zero_point(self.unit(), self.offset(), self.last))
         return Steps(scale=float(self.unit().detach()), low=-zero, high=self.last - zero)

@@ -39,6 +39,26 @@ def weight_limits(bits: int) -> tuple[int, int]:
     return (-high if bits == 8 else -high - 1), high
 
 
+class LearnedScale(nn.Module):
+    """A scale as a learned multiple of its first value, within a sixteenth and sixteen times of it.
+
+    One learning rate then fits all: a scale of 0.01, as 8 bits have, moves by the same share as one of 1. With the
+    scale itself as the parameter, those of 8 bits changed their sign within ten steps at a learning rate of 0.02.
+    """
+
+    start: Tensor
+
+    def __init__(self, start: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("start", start.detach().clone().clamp_min(MIN_SCALE))
+        self.ratio = nn.Parameter(torch.ones_like(self.start))
+
+    def forward(self) -> Tensor:
+        """Return the scale; the gradient of the ratio is that of the scale times its first value."""
+        ratio = self.ratio + (self.ratio.detach().clamp(1 / 16, 16) - self.ratio.detach())
+        return held(ratio * self.start)
+
+
 class Quantizer(nn.Module, ABC):
     """Values in, values of a grid out; ``off`` lets values through as they are."""
 
@@ -88,12 +108,13 @@ class LearnedWeight(WeightQuantizer):
         super().__init__()
         self.low, self.high = weight_limits(bits) if bits > 1 else (-1, 1)
         self.binary = bits == 1
-        self.learned = nn.Parameter(start.detach().clone())
+        self.learned = LearnedScale(start)
         self.gain = 1 / float(np.sqrt(count * self.high))
 
     def scale(self, weight: Tensor) -> Tensor:  # noqa: ARG002  # learned, not computed
         """See :class:`WeightQuantizer`."""
-        return held(self.learned)
+        scale: Tensor = self.learned()
+        return scale
 
     def quantize(self, values: Tensor) -> Tensor:
         """See :class:`Quantizer`."""
@@ -116,17 +137,18 @@ class LearnedActivation(ActivationQuantizer):
     def __init__(self, start: float, low: int, high: int) -> None:
         super().__init__()
         self.low, self.high = low, high
-        self.learned = nn.Parameter(torch.tensor(float(start)))
+        self.learned = LearnedScale(torch.tensor(float(start)))
 
     def quantize(self, values: Tensor) -> Tensor:
         """See :class:`Quantizer`."""
         features = values[0].numel() if len(values) else 1
         gain = 1 / float(np.sqrt(features * self.high))
-        return learned_steps(values, held(self.learned), self.low, self.high, gain)
+        return learned_steps(values, self.learned(), self.low, self.high, gain)
 
     def unit(self) -> Tensor:
         """See :class:`ActivationQuantizer`."""
-        return held(self.learned)
+        scale: Tensor = self.learned()
+        return scale
 
     def steps(self) -> Steps:
         """See :class:`ActivationQuantizer`."""
