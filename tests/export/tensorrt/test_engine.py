@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
+from rctk.measure.hooks import PlansMemory, TimesDevice
 from rctk_export.engine import Source
 from rctk_export.engines import ENGINES
 from rctk_export.engines.onnxruntime import OnnxRuntime
@@ -296,6 +297,8 @@ def test_a_source_without_role_needs_no_more_than_its_path(built):
 
 def test_events_time_the_work_of_the_last_predict_when_they_are_asked_for(built, engine):
     with engine.open(built) as opened:
+        assert isinstance(opened, TimesDevice)
+        assert isinstance(opened, PlansMemory)
         opened.predict(images(4))
         assert opened.device_ms() == 0
         opened.time_device()

@@ -146,3 +146,22 @@ def test_what_nvpmodel_prints(text, mode):
 @pytest.mark.parametrize("text", ["", "pmode:", "fmode:cool", "pmode:x"])
 def test_a_broken_state_file_has_no_mode(text):
     assert parse_status(text) is None
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
+def test_files_that_refuse_are_left_out_or_named(tmp_path, monkeypatch, error):
+    """As root sees it too: every value file of every reader refuses."""
+    root = trees.write(tmp_path, {**trees.XEON, **trees.AGX_ORIN_JP6, "var/lib/nvpmodel/status": "pmode:0000"})
+    whole, names = Path.read_text, ("energy_uj", "_input", "temp", "cur_freq", "status", "cpuinfo")
+
+    def refuse(path, *args, **kwargs):
+        if path.name.endswith(names):
+            raise error
+        return whole(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    found = find_probes(root, nvml=False)
+    assert found.probes == []
+    assert len(found.obstacles) == 6 + 4  # six RAPL zones, four rails that are connected
+    assert all("\n" not in text and error.strerror in text for text in found.obstacles)
+    assert (cpu_clocks(root), gpu_clocks(root), thermal_zones(root), power_mode(root)) == ({}, {}, {}, None)
