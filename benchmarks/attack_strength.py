@@ -144,18 +144,18 @@ Plan: TypeAlias = tuple[ThreatModel, dict[str, Callable[[], Outcome]]]
 """The budget of a row, and its contenders."""
 
 
-def gradient_row(name: str, case: Case) -> Plan:
-    """Plan ours and all peers of a row."""
+def gradient_row(name: str, case: Case, eps: float | None) -> Plan:
+    """Plan ours and all peers of a row, with ``eps`` in place of the radius of row or net."""
     row = ROWS[name]
-    threat = ThreatModel(norm=row.norm, eps=row.eps or EPS[row.norm][case.name])
+    threat = ThreatModel(norm=row.norm, eps=eps or row.eps or EPS[row.norm][case.name])
     runs = {f"rctk {text}": partial(ours, text, case, threat) for text in row.ours}
     runs |= {peer: partial(theirs, run, case, threat) for peer, run in PEERS[name].items()}
     return threat, {contender: partial(measured, contender, case, run) for contender, run in runs.items()}
 
 
-def query_row(name: str, case: Case, queries: int) -> Plan:
-    """Plan a query attack and ART's."""
-    threat = ThreatModel(norm="l2", eps=EPS["l2"][case.name])
+def query_row(name: str, case: Case, eps: float | None, queries: int) -> Plan:
+    """Plan a query attack and ART's, with ``eps`` in place of the net's radius."""
+    threat = ThreatModel(norm="l2", eps=eps or EPS["l2"][case.name])
     table = query_strength.contenders(threat.norm)[name]
     return threat, {
         contender: partial(watched, contender, partial(run, case, threat, queries), queries)
@@ -232,6 +232,14 @@ def build(name: str, first: int, samples: int) -> Case | None:
     return Case(name=name, module=case.module, spec=case.spec, split=case.split.take(rows), eps=case.eps)
 
 
+def fraction(text: str | None) -> float | None:
+    """Read ``0.5/255`` or ``0.002``."""
+    if text is None:
+        return None
+    above, _, below = text.partition("/")
+    return float(above) / float(below or 1)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print one table per net."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -239,11 +247,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--attacks", default=",".join([*ROWS, *QUERY]), help="names of rows, or how they begin")
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--first", type=int, default=0, help="first image of the test set, to cut a long run")
+    parser.add_argument("--eps", help="radius such as 0.5/255, in place of the net's own")
     parser.add_argument("--queries", type=int, default=500, help="budget of the query attacks")
     parser.add_argument("--out", type=Path, default=None, help="file that JSON lines are appended to")
     options = parser.parse_args(arguments)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    wanted = options.attacks.split(",")
+    wanted, eps = options.attacks.split(","), fraction(options.eps)
     for net in options.nets.split(","):
         case = build(net, options.first, options.samples)
         if case is None:
@@ -251,7 +260,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{net}: images {options.first} to {options.first + len(case.split) - 1} of {case.split.name}")
         for name in [*ROWS, *QUERY]:
             if any(name.startswith(word) for word in wanted):
-                plan = query_row(name, case, options.queries) if name in QUERY else gradient_row(name, case)
+                query = name in QUERY
+                plan = query_row(name, case, eps, options.queries) if query else gradient_row(name, case, eps)
                 report(name, case, plan, options.first, options.out)
 
 
