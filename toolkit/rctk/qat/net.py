@@ -85,7 +85,12 @@ class QatNet(nn.Module):
         self._hold_others()
 
     def _add(self, layer: WeightLayer, method: Method, found: tuple[Tensor, Tensor] | None) -> None:
-        weight = torch.from_numpy(layer.weight)
+        weight, size = torch.from_numpy(layer.weight), 1.0
+        if found is not None:
+            size = usual_size(weight)
+            weight = weight * size
+            with torch.no_grad():
+                self._constant(layer.initializer).copy_(weight)
         bits, formats = self.places.bits[layer.name], self.places.draft.formats
         quantizer = method.weight_quantizer(weight, bits, per_channel=formats.per_channel)
         sums = Sums(
@@ -99,7 +104,7 @@ class QatNet(nn.Module):
         if found is not None:
             mean, var = found
             plain = torch.from_numpy(layer.bias)
-            norm = LiveNorm(mean - plain, var, plain, sums)
+            norm = LiveNorm(mean - plain, var, plain, sums, size=size)
             with torch.no_grad():
                 self._constant(bias).zero_()
             self.graph.rewrite[layer.output] = norm
@@ -180,6 +185,16 @@ class QatNet(nn.Module):
         codes = torch.where(along_rows(scales < MIN_SCALE, codes.ndim), 0.0, codes)  # engines take no smaller scale
         scales = scales.clamp_min(MIN_SCALE).float()
         return Weight(scales=scales.numpy(), codes=codes.to(torch.int8).numpy()), bias.float()
+
+
+def usual_size(weight: Tensor) -> float:
+    """Return what brings a weight ``(O, ...)`` to the root mean square of a fresh one, ``sqrt(2 / fan-in)``.
+
+    A BatchNorm behind it takes the factor out again, and learning rates mean what they do in ordinary training: the
+    smaller such a weight, the further a step turns it, and folding has left weights of any size.
+    """
+    root = float(weight.square().mean().sqrt())
+    return float(np.sqrt(2 / weight[0].numel())) / root if root > 0 else 1.0
 
 
 def _copied(draft: Draft) -> onnx.ModelProto:

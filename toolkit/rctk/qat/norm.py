@@ -62,6 +62,7 @@ class LiveNorm(nn.Module):
         var: Likewise.
         bias: Of the float layer.
         sums: Grid of the layer.
+        size: Factor that the weight was multiplied by, which is taken out here.
     """
 
     mean: Tensor
@@ -69,13 +70,13 @@ class LiveNorm(nn.Module):
     seen: Tensor
     frozen: Tensor
 
-    def __init__(self, mean: Tensor, var: Tensor, bias: Tensor, sums: Sums) -> None:
+    def __init__(self, mean: Tensor, var: Tensor, bias: Tensor, sums: Sums, *, size: float = 1.0) -> None:
         super().__init__()
-        self.register_buffer("mean", mean.clone())
-        self.register_buffer("var", var.clone())
+        self.register_buffer("mean", mean * size)
+        self.register_buffer("var", var * size**2)
         self.register_buffer("seen", torch.zeros(()))
         self.register_buffer("frozen", torch.zeros((), dtype=torch.bool))
-        self.factor = nn.Parameter((var + EPS).sqrt())  # at first the affine map changes nothing
+        self.factor = nn.Parameter((var * size**2 + EPS).sqrt() / size)  # at first all is as it was
         self.bias = nn.Parameter(mean + bias)
         self._sums = (sums,)  # a tuple, so that its quantizers are not listed here again
 
