@@ -114,6 +114,7 @@ def bench_(  # noqa: PLR0913  # every parameter is a flag
     folder = records.checked()
     progress = Bars()
     with open_deployment(path, target=target, spec=flags.spec(), parent=parent) as deployment:
+        engine = deployment.engine_of(engine)
         files = [deployment.float] if float_beside and deployment.float is not None else []
         sources = [*files, deployment.deployed]
         if trtexec:

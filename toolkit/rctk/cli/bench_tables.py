@@ -45,7 +45,7 @@ def _latency(title: str, labels: Sequence[str], results: Results) -> None:
             *(_or_dash(v[key], ".3f") for key in ("p90_bound_ms", "p99_bound_ms")),
             v["calls"],
             f"{v['images_per_s']:.0f}",
-            size(v["file_bytes"]),
+            "-" if v["file_bytes"] is None else size(v["file_bytes"]),
             "-" if v["peak_rss_bytes"] is None else size(v["peak_rss_bytes"]),
             _speedup(v),
         )

@@ -24,6 +24,7 @@ from rctk.measure.state import State, look, state_values
 from rctk.measure.sysfs import ROOT
 from rctk_export.engine import Source
 from rctk_export.engines import ENGINES
+from rctk_export.engines.remote_address import is_address
 from rctk_export.input_spec import FloatNCHW
 from rctk_kernels.errors import DataError, EngineUnavailableError, OptionError
 
@@ -197,6 +198,8 @@ def _speedups(first: Runner, runner: Runner, seed: int) -> dict[str, float | Non
 
 def _from_processes(engine: str, source: Source, settings: BenchSettings) -> dict[str, Any]:
     """Measure what needs a process of its own, after the timing, so that nothing runs beside it."""
+    if is_address(source.path):  # file and memory are the server's
+        return {"file_bytes": None, **NO_MEMORY}
     memory = engine_memory(engine, source, batch=settings.batch)._asdict() if settings.memory else NO_MEMORY
     cold: dict[str, Any] = {}
     if settings.cold_starts:
