@@ -9,6 +9,7 @@ ENGINES: Family[EngineSettings] = Family(
     "engine",
     {
         "onnxruntime": "rctk_export.engines.onnxruntime:OnnxRuntime",
+        "openvino": "rctk_export.engines.openvino:OpenVINO",
         "torch": "rctk_export.engines.torch:Torch",
         "twin": "rctk_export.engines.twin:Twin",
         "reference": "rctk_export.engines.reference:Reference",
