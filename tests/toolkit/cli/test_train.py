@@ -114,15 +114,17 @@ def test_nonsense_is_refused_in_one_line(rctk, digits, tmp_path, flags, words):
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch cannot train on several devices")
-def test_two_processes_train_what_one_does(tmp_path, digits):
+def test_two_processes_train_what_one_does(rctk, tmp_path, digits):
     """Without BatchNorm the mean of two gradients is the gradient of the whole batch, up to rounding."""
-    for name, devices in (("one", "1"), ("two", "2")):
-        flags = ("--accelerator", "cpu", "--devices", devices, "--batch-size", "20", "-o", f"{name}.pt")
-        command = [sys.executable, "-m", "rctk.cli.main", *TRAIN, "--data", str(digits), *flags, "--records", name]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("best epoch") == 1
-        assert len(records(tmp_path / name)) == 1
+    base = (*TRAIN, "--data", str(digits), "--accelerator", "cpu", "--batch-size", "20")
+    command = [sys.executable, "-m", "rctk.cli.main", *base, "--devices", "2", "-o", "two.pt", "--records", "two"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, **pipes) as process:
+        alone = rctk(*base, "--devices", "1", "-o", "one.pt", "--records", "one")
+        out, err = process.communicate(timeout=100)
+    assert (alone.code, process.returncode) == (0, 0), err
+    assert (alone.out.count("best epoch"), out.count("best epoch")) == (1, 1)
+    assert [len(records(tmp_path / name)) for name in ("one", "two")] == [1, 1]
     one, two = weights(tmp_path / "one-last.pt"), weights(tmp_path / "two-last.pt")
     for key, value in one.items():
         torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-4)
