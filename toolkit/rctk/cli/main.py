@@ -13,8 +13,11 @@ from rctk_kernels.errors import RctkError
 HOST = "rctk[host]"
 EXTRAS = {
     **dict.fromkeys(("torch", "onnx", "onnxscript", "scipy", "sklearn", "PIL", "safetensors", "tqdm"), HOST),
-    **dict.fromkeys(("matplotlib", "seaborn", "pandas"), HOST),
+    **dict.fromkeys(("matplotlib", "seaborn", "pandas", "lightning_fabric", "torch_pruning", "yaml"), HOST),
     "onnxruntime": "rctk[ort]",
+    "openvino": "rctk[openvino]",
+    **dict.fromkeys(("tritonclient", "grpc"), "rctk[remote]"),
+    **dict.fromkeys(("uvicorn", "starlette"), "rctk[serve]"),
 }
 """Package to the extra that brings it."""
 DONE, NOT_HELD, USER, UNDECIDED, BUG, UNREAD = 0, 1, 2, 3, 70, 141
