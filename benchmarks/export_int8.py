@@ -121,7 +121,7 @@ def line_up(files: Sequence[File], images: np.ndarray[Any, Any]) -> list[Contend
         with opened(file, runtime, threads=1, batch=len(images)) as call:
             classes = np.asarray(call(images)).argmax(axis=1)
         expected = classes if expected is None else expected
-        floats = floats_in_onnxruntime(file) if runtime == "ONNX Runtime" else floats_in_openvino(file, IMAGENET)
+        floats = floats_in_onnxruntime(file) if runtime == "ONNX Runtime" else floats_in_openvino(file)
         same = float((classes == expected).mean())
         found.append(Contender(file=file, runtime=runtime, float_layers=floats, agreement=same))
     return found

@@ -23,7 +23,6 @@ from rctk_export.lint.fusion import float_layers, optimised_graph
 
 BATCH = 32
 PEERS = {"onnxruntime.quantization": "onnxruntime", "openvino": "openvino", "nncf": "nncf"}
-OPENVINO_LAYERS = {"Convolution", "GroupConvolution", "FullyConnected", "MatMul"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,19 +125,11 @@ def in_onnxruntime(file: File, spec: InputSpec, threads: int) -> Iterator[Call]:
 
 @contextlib.contextmanager
 def in_openvino(file: File, spec: InputSpec, threads: int, batch: int) -> Iterator[Call]:
-    """Open a file in OpenVINO with a fixed batch, one stream, float32 where it is not int8, and no copies."""
-    request = compile_openvino(file, spec, threads, batch).create_infer_request()
-    yield lambda images: request.infer({0: images}, share_inputs=True, share_outputs=True)[0]
+    """Open a file in OpenVINO with a fixed batch, one stream, float32 where it is not int8."""
+    from rctk_export.engines.openvino import OpenVINO
 
-
-def compile_openvino(file: File, spec: InputSpec, threads: int, batch: int) -> Any:
-    """Return OpenVINO's compiled model."""
-    import openvino
-
-    model = openvino.Core().read_model(file.path)
-    model.reshape([batch, *spec.shape])
-    settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads}
-    return openvino.Core().compile_model(model, "CPU", {**settings, "INFERENCE_PRECISION_HINT": "f32"})
+    with OpenVINO(threads=threads, batch=batch).open(Source(path=file.path, input=spec)) as engine:
+        yield engine.predict
 
 
 def floats_in_onnxruntime(file: File) -> int:
@@ -146,9 +137,8 @@ def floats_in_onnxruntime(file: File) -> int:
     return len(float_layers(optimised_graph(file.path.read_bytes())))
 
 
-def floats_in_openvino(file: File, spec: InputSpec) -> int:
+def floats_in_openvino(file: File) -> int:
     """Count the layers that OpenVINO runs in float, in its execution graph."""
-    nodes = compile_openvino(file, spec, 1, 1).get_runtime_model().get_ops()
-    facts = [{key: str(value.value) for key, value in node.get_rt_info().items()} for node in nodes]
-    layers = [fact for fact in facts if fact.get("layerType") in OPENVINO_LAYERS]
-    return sum(fact.get("runtimePrecision", "") not in {"i8", "u8"} for fact in layers)
+    from rctk_export.engines.openvino import runtime_layers
+
+    return sum(not layer.int8 for layer in runtime_layers(file.path))
