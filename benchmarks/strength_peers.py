@@ -206,10 +206,8 @@ PEERS: dict[str, dict[str, Peer]] = {
         "torchattacks": partial(torchattacks, "DeepFool", steps=50),
         "ART": partial(art, "DeepFool", max_iter=50, epsilon=0.02, **_ART),
     },
-    "fmn l2": {
-        "foolbox FMN": partial(foolbox, "L2FMNAttack", steps=100, bounded=False),
-        "foolbox DDN": partial(foolbox, "DDNAttack", steps=100, bounded=False),
-    },
+    "ddn": {"foolbox": partial(foolbox, "DDNAttack", steps=100, bounded=False)},
+    "fmn l2": {"foolbox": partial(foolbox, "L2FMNAttack", steps=100, bounded=False)},
     "fmn linf": {"foolbox": partial(foolbox, "LInfFMNAttack", steps=100, bounded=False)},
     "jsma": {
         "torchattacks": partial(torchattacks, "JSMA", theta=1.0, gamma=0.05),

@@ -28,6 +28,7 @@ QUICK = {
     "fab": "fab:steps=6,classes=3",
     "fab-t": "fab-t:steps=6,targets=2",
     "fgsm": "fgsm",
+    "ddn": "ddn:steps=15",
     "fmn": "fmn:steps=15",
     "hopskipjump": "hopskipjump:queries=150",
     "jsma": "jsma:steps=10",
@@ -56,14 +57,14 @@ QUICK = {
 }
 TWO_MODELS = {"border-walk", "disagreement", "diva"}  # see test_diva.py
 LINF_ONLY = {"rays", "torchattacks-fgsm"}
-L2_ONLY = {"surfree"}
+L2_ONLY = {"ddn", "surfree"}
 LABELS = {"hopskipjump", "rays", "surfree"}  # they hand back the closest wrong image, near or far
 QUERY = LABELS | {"nes", "noise", "signhunter", "simba", "spsa", "square", "substitute", "zoo"}
 FOUR_CLASSES = {"torchattacks-apgd-t"}
 GRADIENT = [name for name in QUICK if ATTACKS.load(name).kind == "gradient"]
 FIXED = {"fgsm", "bim", "mifgsm", "signhunter", "torchattacks-fgsm"}
 WEAK = {"rfgsm", "cw-l2", "jsma", "patch", "wrm"}  # a random step, part of the image, another or no norm
-MINIMUM_NORM = {"cw-l2", "cw-linf", "deepfool", "fab", "fab-t", "fmn", "jsma", "wrm"}  # inside the budget or not
+MINIMUM_NORM = {"cw-l2", "cw-linf", "ddn", "deepfool", "fab", "fab-t", "fmn", "jsma", "wrm"}  # inside the budget or not
 RANDOM = [name for name in QUICK if name not in FIXED | MINIMUM_NORM]
 THREATS = {"linf": ThreatModel(eps=0.1), "l2": ThreatModel(norm="l2", eps=0.8)}
 WIDE = {"linf": ThreatModel(eps=0.3), "l2": ThreatModel(norm="l2", eps=1.2)}
@@ -228,7 +229,7 @@ def test_global_state_and_the_model_stay_as_they_were_also_after_an_error(digits
     assert state() == before
     if attack.kind == "gradient":
         with pytest.raises(FloatingPointError):
-            evaluate(predict, digits.split, attack, THREATS["linf"], seed=0, model=FailsAtCall(model, 2))
+            evaluate(predict, digits.split, attack, THREATS[norms(name)[0]], seed=0, model=FailsAtCall(model, 2))
         assert state() == before
 
 
@@ -268,7 +269,12 @@ def test_a_model_without_gradients_is_refused_in_one_sentence(name):
 def test_zero_gradients_are_counted_and_nothing_becomes_nan(digits, predict_with, name):
     model = RoundsItsInput(digits.plain)
     result = evaluate(
-        predict_with(model), digits.split, ATTACKS.build(QUICK[name]), ThreatModel(eps=0.02), seed=0, model=model
+        predict_with(model),
+        digits.split,
+        ATTACKS.build(QUICK[name]),
+        ThreatModel(norm=norms(name)[0], eps=0.02),
+        seed=0,
+        model=model,
     )
     assert result.zero_gradient_share == 1
     assert np.isfinite(result.adversarial).all()

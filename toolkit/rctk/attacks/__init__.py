@@ -18,6 +18,7 @@ ATTACKS: Family[Attack] = Family(
         "border-walk": "rctk.attacks.border_walk:BorderWalk",
         "cw-l2": "rctk.attacks.cw_l2:CarliniWagnerL2",
         "cw-linf": "rctk.attacks.cw_linf:CarliniWagnerLinf",
+        "ddn": "rctk.attacks.ddn:DDN",
         "deepfool": "rctk.attacks.deepfool:DeepFool",
         "disagreement": "rctk.attacks.disagreement:Disagreement",
         "diva": "rctk.attacks.diva:DIVA",
