@@ -28,13 +28,12 @@ class DDN:
     """Decoupled direction and norm, l2: the closest misclassified image in a fixed number of steps.
 
     Each step turns the perturbation along the gradient of the cross-entropy and then sets its length to a radius that
-    shrinks by ``rate`` where the iterate is broken and grows by it where it is not. Unlike in the paper, a perturbation
-    is clipped to [0, 1] before its length is set, so black and white pixels do not shorten it. It has no budget: the
-    judge projects the closest image that was found.
+    shrinks by ``rate`` where the iterate is broken and grows by it where it is not. It has no budget: the judge
+    projects the closest image that was found.
 
     Attributes:
         steps: Gradient steps; their length falls along a cosine from 1 to 0.01.
-        rate: Share by which the radius changes.
+        rate: Share by which the radius changes; a larger one finds more at large budgets, a smaller one ends closer.
         first: First radius.
         stop_in_budget: Leave an image once an adversarial inside the budget is found; off, it goes on to the closest.
 
@@ -86,7 +85,7 @@ class DDN:
             rows, adv, radius, slope = rows[left], adv[left], radius[left], seen.gradient[left]
             share = cosine(number, self.steps)
             step = (share + SLOWEST * (1 - share)) * slope / length(slope).clamp(min=_TINY)
-            adv = _on_sphere((adv + step).clamp(0, 1) - x[rows], x[rows], radius)
+            adv = _on_sphere(adv + step - x[rows], x[rows], radius)
         if len(rows):
             closest.offer(rows, adv, misclassified(model, adv, y[rows]))
         return closest.images
