@@ -163,3 +163,8 @@ def test_a_graph_takes_no_module_steps(rctk, tmp_path, float_onnx):
         "prune.depgraph changes a torch module, and float.onnx is a graph" in rctk(*arguments, "--step", PRUNE).refusal
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_step_that_trains_for_one_target_is_refused_for_others_before_it_trains(rctk, checkpoint, digits):
+    refusal = rctk("export", checkpoint, "--calibration", digits, "--step", "quant.lsq:epochs=9000").refusal
+    assert "quant.lsq trains the grids of one target, cpu, and not of cpu, tensorrt; pass --target cpu alone" in refusal
