@@ -63,7 +63,7 @@ class Qat(LoopSettings, ABC):
     epochs: int = 2
     """Passes over the training images."""
     lr: float = 0.004
-    """Largest learning rate; 4 bits and more want less (0.001), 1 and 2 bits more (0.01)."""
+    """Largest learning rate."""
     schedule: Literal["cosine", "cyclic", "multistep", "constant"] = "cosine"
     """How the learning rate moves."""
     weight_decay: float = 1e-4
