@@ -161,7 +161,7 @@ def test_an_interrupted_write_leaves_nothing_behind(tmp_path, module, monkeypatc
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rctk.whole_file.os.fsync", interrupted)
+    monkeypatch.setattr("rctk_export.whole_file.os.fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(tmp_path / "a.pt", module, arch=ARCH, input=SPEC, classes=CLASSES)
     assert not listing(tmp_path)

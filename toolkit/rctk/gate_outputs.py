@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from rctk.report.words import markdown, p_value, percent, percent_between, points, points_between, text
-from rctk.whole_file import write_whole
+from rctk_export.whole_file import write_whole
 from rctk_kernels.errors import RecordError
 
 if TYPE_CHECKING:

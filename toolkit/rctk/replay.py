@@ -26,8 +26,8 @@ from rctk.evaluation.subjects import EIGHT_BIT, Subject
 from rctk.evaluation.suite import SuiteResult, attack_subjects
 from rctk.progress import Progress
 from rctk.threat import ThreatModel
-from rctk.whole_file import write_whole
 from rctk_export.input_spec import FloatNCHW, InputSpec
+from rctk_export.whole_file import write_whole
 from rctk_kernels.errors import DataError, RctkError
 
 SCHEMA = 1

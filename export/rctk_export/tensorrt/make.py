@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from rctk_export.tensorrt.inspector import read_layers, report
 from rctk_export.tensorrt.options import BuildOptions
 from rctk_export.tensorrt.prepare import prepare
 from rctk_export.tensorrt.record import PlanRecord, layers_path, now, record_path
+from rctk_export.whole_file import write_whole
 from rctk_kernels.errors import EngineError
 
 MAX_WARNINGS = 10
@@ -73,15 +73,7 @@ def _warnings(notes: Iterable[str], found: str, said: Iterable[str]) -> Iterator
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write beside ``path`` and rename, so that it is the old file or the new one, whole."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
+        write_whole(path, data)
     except OSError as error:
         raise EngineError(f"cannot write {path}: {error.strerror}; free some space or choose another place") from error
-    finally:
-        part.unlink(missing_ok=True)

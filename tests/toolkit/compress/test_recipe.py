@@ -422,7 +422,7 @@ def test_a_full_disk_is_one_line_and_keeps_finished_steps(model, context, monkey
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("rctk.whole_file.os.fsync", full)
+    monkeypatch.setattr("rctk_export.whole_file.os.fsync", full)
     with pytest.raises(ModelError, match="No space left on device; nothing was changed"):
         apply_recipe(model, Recipe.of(["test.shake", "test.narrow"]), context)
     assert [path.name[:13] for path in context.folder.iterdir()] == ["01-test.shake"]

@@ -11,7 +11,7 @@ from rctk.cli.console import Results
 from rctk.cli.places import check_file
 from rctk.records import read_records
 from rctk.report import render_html, render_markdown, render_terminal
-from rctk.whole_file import write_whole
+from rctk_export.whole_file import write_whole
 from rctk_kernels.errors import RecordError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from rctk.whole_file import write_whole
+from rctk_export.whole_file import write_whole
 from rctk_kernels.errors import ModelError
 
 

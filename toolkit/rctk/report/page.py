@@ -19,7 +19,7 @@ from rctk.report.plot_transfer import transfer_plot
 from rctk.report.protocols import all_tables
 from rctk.report.tables import Table, file_name
 from rctk.report.words import budget, number, text
-from rctk.whole_file import write_whole
+from rctk_export.whole_file import write_whole
 from rctk_kernels.errors import RecordError
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from rctk.whole_file import write_whole
+from rctk_export.whole_file import write_whole
 
 
 def test_a_file_is_replaced_whole(tmp_path):
