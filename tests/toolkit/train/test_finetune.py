@@ -8,6 +8,7 @@ from rctk.compress import STEPS
 from rctk.compress.step import Context, ModuleStep
 from rctk.train.finetune import Finetune
 from rctk.train.pgd_at import PgdAt
+from rctk.train.step import state_of
 from rctk_kernels.errors import OptionError
 
 
@@ -68,9 +69,9 @@ def test_a_recipe_that_was_stopped_goes_on_within_the_step(fresh, context, tmp_p
 def test_other_weights_or_settings_do_not_meet_the_state_of_a_stopped_step(fresh, context, tmp_path):
     context = replace(context, folder=tmp_path)
     names = {
-        step._resume(module, context).path
+        state_of(step, module, context, stage=step.stage).path
         for step in (Finetune(), Finetune(lr=0.02))
         for module in (fresh("mlp:hidden=16"), fresh("mlp:hidden=16", seed=1))
     }
     assert len(names) == 4
-    assert Finetune()._resume(fresh("mlp:hidden=16"), replace(context, folder=None)) is None
+    assert state_of(Finetune(), fresh("mlp:hidden=16"), replace(context, folder=None), stage="finetune") is None

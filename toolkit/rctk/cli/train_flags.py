@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Literal  # noqa: F401  cyclopts evaluates inherited annotations in this module
 
 from cyclopts import Parameter
@@ -41,8 +41,7 @@ class TrainFlags(LoopSettings):
 
     def settings(self, seed: int) -> TrainSettings:
         """Return the settings of the loop, with what ``auto`` means on this machine."""
-        shared = {field.name: getattr(self, field.name) for field in fields(LoopSettings)}
-        return TrainSettings(**shared, objective=build_objective(self.objective), seed=seed).resolved()
+        return TrainSettings.of(self, build_objective(self.objective), seed=seed).resolved()
 
 
 NO_TRAIN_FLAGS = TrainFlags()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
@@ -16,9 +15,9 @@ from rctk.qat.place import Edge, Spot, place
 from rctk.qat.quantizer import ActivationQuantizer, WeightQuantizer
 from rctk.quantize.layers import draw
 from rctk.train.loop import train
-from rctk.train.objective import Objective, Replaying, build_objective
-from rctk.train.resume import ResumeFile
+from rctk.train.objective import Objective, Replaying
 from rctk.train.settings import Epoch, History, LoopSettings, TrainSettings
+from rctk.train.step import read_objective, state_of
 from rctk_export.input_spec import InputSpec
 from rctk_kernels.errors import OptionError
 
@@ -83,7 +82,7 @@ class Qat(LoopSettings, ABC):
             raise OptionError(
                 f"{self.name} needs distill in [0, 1], temperature > 0, freeze in (0, 1] and 2 samples or more"
             )
-        objective = build_objective(self.objective.replace(";", ","))  # refuses unknown ones before anything runs
+        objective = read_objective(self.objective)  # refuses unknown ones before anything runs
         if self.distill and isinstance(objective, Replaying):
             raise OptionError(f"{self.name}: an objective that replays batches cannot be distilled; set distill=0")
 
@@ -141,15 +140,15 @@ class Qat(LoopSettings, ABC):
             net,
             context.train,
             context.validation,
-            self._settings(self._objective(draft), seed=context.seed),
+            TrainSettings.of(self, self._objective(draft), seed=context.seed),
             input=plain,
             progress=say,
             bars=context.progress,
-            resume=self._resume(net, context),
+            resume=state_of(self, net, context, stage="qat"),
         )
 
     def _objective(self, draft: Draft) -> Objective:
-        objective = build_objective(self.objective.replace(";", ","))
+        objective = read_objective(self.objective)
         if not self.distill:
             return objective
         return Distilled(
@@ -158,16 +157,3 @@ class Qat(LoopSettings, ABC):
             share=self.distill,
             temperature=self.temperature,
         )
-
-    def _settings(self, objective: Objective, *, seed: int) -> TrainSettings:
-        shared = {field.name: getattr(self, field.name) for field in fields(LoopSettings)}
-        return TrainSettings(**shared, objective=objective, seed=seed)
-
-    def _resume(self, net: QatNet, context: Context) -> ResumeFile | None:
-        """Return the state of this very step on these very weights."""
-        if context.folder is None:
-            return None
-        digest = hashlib.sha256(repr(self).encode())
-        for value in net.state_dict().values():
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return ResumeFile(path=context.folder / f"qat-{digest.hexdigest()[:16]}.pt", go_on=True, needed=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from torch import Tensor
@@ -92,6 +92,12 @@ class TrainSettings(LoopSettings):
         super().__post_init__()
         if self.seed < 0:
             raise OptionError(f"seed must not be negative, got {self.seed}")
+
+    @classmethod
+    def of(cls, source: object, objective: Objective, *, seed: int) -> TrainSettings:
+        """Return the settings whose loop is that of ``source``, which has all fields of :class:`LoopSettings`."""
+        shared = {each.name: getattr(source, each.name) for each in fields(LoopSettings)}
+        return cls(**shared, objective=objective, seed=seed)
 
     @property
     def attack_eps(self) -> float:

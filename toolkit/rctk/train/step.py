@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import nn
@@ -39,24 +39,32 @@ class TrainingStep(LoopSettings, ABC):
 
     def settings(self, objective: Objective, *, seed: int) -> TrainSettings:
         """Return the settings of the loop."""
-        shared = {field.name: getattr(self, field.name) for field in fields(LoopSettings)}
-        return TrainSettings(**shared, objective=objective, seed=seed)
+        return TrainSettings.of(self, objective, seed=seed)
 
     def __call__(self, module: nn.Module, context: Context) -> nn.Module:
         """Return ``module``, trained; see :class:`rctk.compress.step.ModuleStep`."""
         settings = self.settings(self.objective_in(context), seed=context.seed)
-        train_stage(module, context, settings, stage=self.stage, resume=self._resume(module, context))
+        train_stage(
+            module, context, settings, stage=self.stage, resume=state_of(self, module, context, stage=self.stage)
+        )
         return module
 
-    def _resume(self, module: nn.Module, context: Context) -> ResumeFile | None:
-        """Return the state of this very step on these very weights, so that a recipe goes on where it was stopped."""
-        if context.folder is None:
-            return None
-        digest = hashlib.sha256(repr(self).encode())
-        for value in module.state_dict().values():
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-        name = f"{self.stage}-{digest.hexdigest()[:16]}.pt"
-        return ResumeFile(path=context.folder / name, go_on=True, needed=False)
+
+def state_of(step: object, module: nn.Module, context: Context, *, stage: str) -> ResumeFile | None:
+    """Return the state of this very step on these very weights, so that a recipe goes on where it was stopped.
+
+    Args:
+        step: Its ``repr`` holds every setting.
+        module: With the weights that training starts from.
+        context: Without a folder nothing is kept.
+        stage: Word that the file begins with.
+    """
+    if context.folder is None:
+        return None
+    digest = hashlib.sha256(repr(step).encode())
+    for value in module.state_dict().values():
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return ResumeFile(path=context.folder / f"{stage}-{digest.hexdigest()[:16]}.pt", go_on=True, needed=False)
 
 
 def train_stage(
