@@ -127,6 +127,16 @@ def _official(threat: ThreatModel) -> str:
 
 _APGD: dict[str, Any] = {"norm": _official, "eps": eps, "steps": 100, "seeded": True}
 _ART: dict[str, Any] = {"batch_size": 128, "verbose": False}
+_ART_PGD = partial(
+    art,
+    "ProjectedGradientDescentPyTorch",
+    norm=_order,
+    eps=eps,
+    eps_step=share(STEP),
+    max_iter=40,
+    num_random_init=1,
+    **_ART,
+)
 
 PEERS: dict[str, dict[str, Peer]] = {
     "fgsm": {
@@ -142,30 +152,12 @@ PEERS: dict[str, dict[str, Peer]] = {
     "pgd linf": {
         "torchattacks": partial(torchattacks, "PGD", eps=eps, alpha=share(STEP), steps=40),
         "foolbox": partial(foolbox, "LinfPGD", rel_stepsize=STEP, steps=40),
-        "ART": partial(
-            art,
-            "ProjectedGradientDescentPyTorch",
-            norm=_order,
-            eps=eps,
-            eps_step=share(STEP),
-            max_iter=40,
-            num_random_init=1,
-            **_ART,
-        ),
+        "ART": _ART_PGD,
     },
     "pgd l2": {
         "torchattacks": partial(torchattacks, "PGDL2", eps=eps, alpha=share(STEP), steps=40),
         "foolbox": partial(foolbox, "L2PGD", rel_stepsize=STEP, steps=40),
-        "ART": partial(
-            art,
-            "ProjectedGradientDescentPyTorch",
-            norm=_order,
-            eps=eps,
-            eps_step=share(STEP),
-            max_iter=40,
-            num_random_init=1,
-            **_ART,
-        ),
+        "ART": _ART_PGD,
     },
     "mifgsm": {
         "torchattacks": partial(torchattacks, "MIFGSM", eps=eps, alpha=share(0.1), steps=10, decay=1.0),

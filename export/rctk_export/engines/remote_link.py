@@ -20,8 +20,6 @@ TOKEN, TOKEN_FILE, CERTIFICATES = "RCTK_TOKEN", "RCTK_TOKEN_FILE", "RCTK_CA"
 """Environment variables: the token itself, a file that holds it, and a file of certificates to trust."""
 KINDS = {"FP32": "float32", "UINT8": "uint8"}
 """Words of the protocol for the types that can be fed."""
-MOST_BYTES = 1 << 20
-"""A description that is longer than this is none."""
 Why = Literal["lost", "busy", "late", "refused", "unknown"]
 
 
