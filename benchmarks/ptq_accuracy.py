@@ -1,14 +1,17 @@
 """rctk's post-training quantization against onnxruntime.quantization and NNCF: accuracy, calibration time, memory.
 
-    RCTK_MODELS=... RCTK_DATA=... python benchmarks/ptq_accuracy.py --part accuracy [--nets resnet20] [--draws 5]
+    RCTK_MODELS=... RCTK_DATA=... python benchmarks/ptq_accuracy.py --part accuracy [--nets resnet20,my.pt] [--draws 5]
     RCTK_MODELS=... RCTK_DATA=... python benchmarks/ptq_accuracy.py --part cost [--tools rctk:minmax,ort:entropy]
 
 A tool is ``rctk:CALIBRATOR``, ``ort:minmax|entropy|percentile`` or ``nncf``; those that are not installed are left
-out by name. accuracy: every tool quantizes the same float graph with the same calibration images, uint8 activations
-and int8 weights per channel; ONNX Runtime classifies the same test images with each file, and a drop is float minus
-int8 in points with Tango's 95 % interval. cost: calibration of 128 and of 4,096 images, each in a process of its own,
-which holds all images either way; time as a multiple of the tool's own float forward pass over those images (for rctk
-its graph module, else ONNX Runtime; batches of 32, one thread; CPU time), memory as growth of the peak.
+out by name. A net is a name of `architectures.py` or a checkpoint of `rctk train` on CIFAR-10. accuracy: every tool
+quantizes the same float graph with the same calibration images, uint8 activations and int8 weights per channel; ONNX
+Runtime classifies the same test images with each file. A drop is float minus int8 in points: its mean over the draws
+with a bootstrap interval over images (an image counts once, with its mean over the draws), and Tango's interval draw by
+draw. The second table takes rctk's mean drop minus that of the peer with the smallest, in the same way. cost:
+calibration of 128 and of 4,096 images, each in a process of its own, which holds all images either way; time as a
+multiple of the tool's own float forward pass over those images (for rctk its graph module, else ONNX Runtime; batches
+of 32, one thread; CPU time), memory as growth of the peak.
 """
 
 from __future__ import annotations
@@ -24,9 +27,10 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from architectures import NETS
@@ -41,10 +45,12 @@ from rctk.data.split import Split
 from rctk.exporting.files import int8_files
 from rctk.progress import Silent
 from rctk.statistics import paired_difference
+from rctk.statistics.bootstrap import bootstrap
 from rctk_export.capture import INPUT, capture
 from rctk_export.input_spec import FloatNCHW, InputSpec
 from rctk_export.onnx_module import OnnxModule
 
+Flags = npt.NDArray[np.int8]
 BATCH = 32
 FEW, MANY = 128, 4096
 RCTK = ("minmax", "moving-average", "percentile", "entropy", "mse")
@@ -115,47 +121,81 @@ def quantized(tool: str, model: onnx.ModelProto, spec: InputSpec, images: FloatN
     return ort_file(model, images, method) if family == "ort" else nncf_file(model, images)
 
 
+class Subject(NamedTuple):
+    """A float network, the images that judge it, and which of them it gets right."""
+
+    model: onnx.ModelProto
+    input: InputSpec
+    data: str
+    test: Split
+    correct: npt.NDArray[np.bool_]
+
+
+def subject_of(options: argparse.Namespace, name: str) -> Subject:
+    """Return a network with its test images, classified by the float graph."""
+    model, spec, data = float_graph(options, name)
+    test = read_split(data, samples=options.samples)
+    with tempfile.TemporaryDirectory(prefix="rctk-") as folder:
+        correct = classes_of(model, spec, test.images, Path(folder), "") == test.labels
+    return Subject(model=model, input=spec, data=data.partition(":")[0], test=test, correct=correct)
+
+
 def float_graph(options: argparse.Namespace, name: str) -> tuple[onnx.ModelProto, InputSpec, str]:
-    """Return the graph of a published network, its input and its data set."""
+    """Return the graph of a published network or of a checkpoint, its input and its data set."""
+    if name not in NETS:
+        own = load_model(name)
+        return capture(own.module, own.input), own.input, "cifar10:test"
     net = NETS[name]
     loaded = load_model(options.models / net.file, arch=net.arch, input=net.input)
     return capture(loaded.module, net.input), net.input, net.data
 
 
-def accuracy(options: argparse.Namespace) -> None:
-    """Print the drop of every tool and network, averaged over draws."""
-    rows = []
-    for name in options.nets.split(","):
-        model, spec, data = float_graph(options, name)
-        test = read_split(data, samples=options.samples)
+def drops(options: argparse.Namespace, name: str, tool: str, subject: Subject) -> Flags | None:
+    """Return for every draw and test image 1 if int8 lost it, -1 if it gained it, else 0, ``(draws, N)``."""
+    lost = []
+    for draw in range(options.draws):
+        images = read_split(f"{subject.data}:train", samples=512, seed=draw).images
+        try:
+            made = quantized(tool, subject.model, subject.input, images)
+        except Exception as error:  # noqa: BLE001  # a peer that fails is a line, not the end
+            print(f"{tool} fails on {name}: {str(error).splitlines()[0][:200]}", file=sys.stderr)
+            return None
         with tempfile.TemporaryDirectory(prefix="rctk-") as folder:
-            exact = classes_of(model, spec, test.images, Path(folder), "") == test.labels
-            for tool in options.tools:
-                drops, intervals = [], []
-                for draw in range(options.draws):
-                    images = read_split(f"{data.partition(':')[0]}:train", samples=512, seed=draw).images
-                    try:
-                        made = quantized(tool, model, spec, images)
-                    except Exception as error:  # noqa: BLE001  # a peer that fails is a line, not the end
-                        print(f"{tool} fails on {name}: {str(error).splitlines()[0][:200]}", file=sys.stderr)
-                        break
-                    found = classes_of(made, spec, test.images, Path(folder), "cpu") == test.labels
-                    paired = paired_difference(exact, found)
-                    drops.append(-100 * paired.difference)
-                    intervals.append(f"{-100 * paired.high:+.2f}..{-100 * paired.low:+.2f}")
-                if drops:
-                    cells = (
-                        name,
-                        tool,
-                        len(test),
-                        f"{exact.mean():.2%}",
-                        f"{np.mean(drops):+.2f}",
-                        "  ".join(intervals),
-                    )
-                    rows.append(cells)
-                    print(*cells, file=sys.stderr, flush=True)
+            found = classes_of(made, subject.input, subject.test.images, Path(folder), "cpu") == subject.test.labels
+        lost.append(subject.correct.astype(np.int8) - found)
+    return np.array(lost)
+
+
+def points(lost: Flags) -> str:
+    """Return the mean over draws and images in points with its interval over images, ``lost`` is ``(draws, N)``."""
+    found = bootstrap(lost.mean(axis=0))
+    return f"{100 * found.value:+.2f} [{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
+
+
+def accuracy(options: argparse.Namespace) -> None:
+    """Print the drop of every tool and network, averaged over draws, and rctk against the better peer."""
+    rows, duels = [], []
+    for name in options.nets.split(","):
+        subject = subject_of(options, name)
+        lost: dict[str, Flags] = {}
+        for tool in options.tools:
+            found = drops(options, name, tool, subject)
+            if found is None:
+                continue
+            lost[tool] = found
+            each = [paired_difference(subject.correct, subject.correct.astype(np.int8) - row == 1) for row in found]
+            intervals = "  ".join(f"{-100 * one.high:+.2f}..{-100 * one.low:+.2f}" for one in each)
+            exact = f"{subject.correct.mean():.2%}"
+            rows.append((Path(name).stem, tool, len(subject.test), exact, points(found), intervals))
+            print(*rows[-1], file=sys.stderr, flush=True)
+        peers = {tool: found for tool, found in lost.items() if not tool.startswith("rctk")}
+        best = min(peers, key=lambda tool: peers[tool].mean(), default=None)
+        if best is not None:
+            ours = [tool for tool in lost if tool not in peers]
+            duels += [(Path(name).stem, tool, best, points(lost[tool] - peers[best])) for tool in ours]
     columns = ("network", "tool", "images", "float", "mean drop", "95 % interval, draw by draw")
-    table("clean top-1, points", columns, rows)
+    table(f"clean top-1, points, {options.draws} draws", columns, rows)
+    table("mean drop minus that of the best peer, points", ("network", "tool", "peer", "difference"), duels)
 
 
 def seconds(call: Callable[[], object]) -> float:
