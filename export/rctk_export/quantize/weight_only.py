@@ -1,9 +1,10 @@
-"""Integer weights for linear layers whose activations stay float: 8 or 4 bits, stored as such.
+"""Integer weights for linear layers whose activations have no grid: 8, 4 or 2 bits, stored as such.
 
 What runs fast: ONNX Runtime turns ``DequantizeLinear`` and the matrix product behind it into ``MatMulNBits``, which
-reads the codes straight from memory; that pays for large layers and small batches. Where it does not (a product that is
+reads the codes straight from memory and rounds its inputs to int8 on the way, 32 at a time (its accuracy level 4). That
+pays for large layers and small batches; 2 bits are never faster than 4. Where it does not happen (a product that is
 fused with its bias and ReLU first), the weight is dequantized and multiplied in float: the file is smaller, the time is
-not. :func:`fused` asks. Convolutions have no such kernel and stay float.
+not. :func:`rctk_export.lint.fusion.fusion_report` asks. Convolutions have no such kernel and stay float.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from rctk_export.quantize.formats import Formats, Weight
 from rctk_export.quantize.grid import weight_codes, weight_scales
 from rctk_kernels.errors import OptionError
 
-TYPES = {8: TensorProto.INT8, 4: TensorProto.INT4}
-OPSET = 21
-"""4-bit types exist from here on."""
+TYPES = {8: TensorProto.INT8, 4: TensorProto.INT4, 2: TensorProto.INT2}
+OPSETS = {8: 21, 4: 21, 2: 25}
+"""Where each type exists from."""
+PACK = 4
+"""Codes of 2 bits in a byte. ONNX Runtime 1.31 misreads a 2-bit weight whose outputs do not fill their last byte."""
 
 
 def linear_layers(graph: Graph) -> list[onnx.NodeProto]:
@@ -41,7 +44,7 @@ def write_weight_only(model: onnx.ModelProto, formats: Formats, keep_float: tupl
 
     Args:
         model: A simplified float graph.
-        formats: Widths of weights, 8 or 4, and codes that are decided already.
+        formats: Widths of weights, 8, 4 or 2, and codes that are decided already.
         keep_float: Layers to leave as they are.
 
     Raises:
@@ -49,20 +52,24 @@ def write_weight_only(model: onnx.ModelProto, formats: Formats, keep_float: tupl
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    graph, types = Graph(copy), dict[str, int]()
+    graph, widths = Graph(copy), dict[str, int]()
     for node in linear_layers(graph):
         if node.name in keep_float:
             continue
         bits = formats.of_layer(node.name)
         if bits not in TYPES:
-            raise OptionError(f"{node.name}: weights alone are stored in 8 or 4 bits, got {bits}; no runtime reads it")
-        types[_store(graph, node, formats, bits)] = TYPES[bits]
-    if not types:
+            raise OptionError(
+                f"{node.name}: weights alone are stored in 8, 4 or 2 bits, got {bits}; no runtime reads it"
+            )
+        widths[_store(graph, node, formats, bits)] = bits
+    if not widths:
         raise OptionError("this model has no linear layer whose weights could be stored alone; use static int8")
     made = graph.finish()
-    _retype(made, types)
+    _retype(made, widths)
+    newest = max(OPSETS[bits] for bits in widths.values())
     for opset in made.opset_import:
-        opset.version = max(opset.version, OPSET) if opset.domain in {"", "ai.onnx"} else opset.version
+        opset.version = max(opset.version, newest) if opset.domain in {"", "ai.onnx"} else opset.version
+    made.ir_version = max(made.ir_version, helper.find_min_ir_version_for(list(made.opset_import)))
     return made
 
 
@@ -72,16 +79,23 @@ def _store(graph: Graph, node: onnx.NodeProto, formats: Formats, bits: int) -> s
     assert weight is not None
     given = given or Weight(scales=weight_scales(weight, 0, bits))
     codes = weight_codes(weight, given.scales, 0, bits) if given.codes is None else given.codes
-    name = f"{node.name}.weight"
+    outputs, name = len(weight), f"{node.name}.weight"
+    scales = np.broadcast_to(given.scales, (outputs,)).copy()
+    missing = -outputs % PACK if bits == 2 else 0
+    codes, scales = np.pad(codes, ((0, missing), (0, 0))), np.pad(scales, (0, missing), constant_values=1)
     stored = graph.add_constant(f"{name}.codes", np.ascontiguousarray(codes.T))  # (I, O), as MatMul wants it
-    scale = graph.add_constant(f"{name}.scale", np.broadcast_to(given.scales, (len(weight),)).copy())
+    scale = graph.add_constant(f"{name}.scale", scales)
     out = graph.fresh(f"{name}.dq")
     bias = node.input[2] if len(node.input) > 2 else ""
     product = graph.fresh(f"{node.name}.product") if bias else node.output[0]
+    full = graph.fresh(f"{node.name}.full") if missing else product
     parts = [
         helper.make_node("DequantizeLinear", [stored, scale], [out], name=f"{name}.dequantize", axis=1),
-        helper.make_node("MatMul", [node.input[0], out], [product], name=node.name),
+        helper.make_node("MatMul", [node.input[0], out], [full], name=node.name),
     ]
+    if missing:
+        bounds = [graph.add_constant(f"{name}.{end}", np.array([i])) for end, i in _slice(outputs)]
+        parts.append(helper.make_node("Slice", [full, *bounds], [product], name=f"{node.name}.slice"))
     if bias:
         parts.append(helper.make_node("Add", [product, bias], [node.output[0]], name=f"{node.name}.add"))
     graph.insert_before(node, parts)
@@ -89,9 +103,15 @@ def _store(graph: Graph, node: onnx.NodeProto, formats: Formats, bits: int) -> s
     return stored
 
 
-def _retype(model: onnx.ModelProto, types: Mapping[str, int]) -> None:
+def _slice(outputs: int) -> tuple[tuple[str, int], ...]:
+    """Return what Slice needs to keep the first ``outputs`` columns."""
+    return ("start", 0), ("end", outputs), ("axis", 1)
+
+
+def _retype(model: onnx.ModelProto, widths: Mapping[str, int]) -> None:
     """Store codes in the type that their width asks for."""
     for tensor in model.graph.initializer:
-        if types.get(tensor.name) == TensorProto.INT4:
-            codes = numpy_helper.to_array(tensor)
-            tensor.CopyFrom(helper.make_tensor(tensor.name, TensorProto.INT4, codes.shape, codes.reshape(-1)))
+        kind = TYPES[widths.get(tensor.name, 8)]
+        if kind != TensorProto.INT8:
+            codes = numpy_helper.to_array(tensor).astype(helper.tensor_dtype_to_np_dtype(kind))
+            tensor.CopyFrom(numpy_helper.from_array(codes, tensor.name))  # packed; make_tensor takes twice the bytes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -15,11 +17,14 @@ from rctk.exporting.export import ExportSettings, export_draft
 from rctk.exporting.files import int8_files
 from rctk.exporting.float_model import FloatModel
 from rctk.progress import Silent
+from rctk.quantize.adaround import AdaRound
 from rctk.quantize.dynamic8 import PtqDynamic8
 from rctk.quantize.weight_only import WeightOnly
 from rctk_export.capture import capture
 from rctk_export.input_spec import InputSpec
 from rctk_export.onnx_module import OnnxModule
+from rctk_export.reference.program import Program
+from rctk_export.reference.values import plain
 from rctk_kernels.errors import OptionError
 
 SPEC = InputSpec(channels=1, height=8, width=8)
@@ -41,8 +46,10 @@ def context():
     return Context(train=split, validation=split, input=SPEC)
 
 
-def logits(model, images):
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+def logits(model, images, *, optimise=True):
+    options, levels = ort.SessionOptions(), ort.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session.run(None, {"images": images})[0]
 
 
@@ -75,9 +82,57 @@ def test_four_bit_weights_take_half_a_byte(draft, context):
     stored = {t.name: t for t in item.model.graph.initializer}
     codes = stored["3.weight.codes"]
     assert codes.data_type == onnx.TensorProto.INT4
+    assert len(codes.raw_data) == 256 * 32 / 2
     assert np.abs(onnx.numpy_helper.to_array(codes).astype(np.int8)).max() == 7
     assert set(item.facts["integer_kernels"]) <= {"3", "5"}
     assert item.facts["form"] == "weight-only"
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    """Capture a linear classifier of so many classes, once."""
+
+    @functools.cache
+    def of(outputs):
+        torch.manual_seed(1)
+        return Draft(model=capture(nn.Sequential(nn.Flatten(), nn.Linear(64, outputs)).eval(), SPEC), input=SPEC)
+
+    return of
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize("outputs", [3, 4, 10])
+def test_codes_are_read_as_they_were_written_whatever_the_outputs(classifier, context, outputs, bits):
+    (item,) = int8_files(WeightOnly(bits=bits)(classifier(outputs), context), ("cpu",), context.train, Silent())
+    images = context.train.images[:16]
+    exact = plain(Program(item.model).run({"images": images.astype(np.float64)}, ["logits"])["logits"])
+    with torch.no_grad():
+        twin = OnnxModule(item.model)(torch.from_numpy(images)).numpy()
+    assert exact.shape == (16, outputs)
+    assert twin == pytest.approx(exact, abs=1e-5)
+    assert logits(item.model, images, optimise=False) == pytest.approx(exact, abs=1e-5)
+    assert logits(item.model, images) == pytest.approx(exact, abs=6e-3)  # it rounds inputs to int8, 32 at a time
+
+
+def test_two_bit_weights_take_a_quarter_of_a_byte_and_are_three_values(draft, context):
+    (item,) = int8_files(WeightOnly(bits=2)(draft, context), ("cpu",), context.train, Silent())
+    codes = next(t for t in item.model.graph.initializer if t.name == "3.weight.codes")
+    assert codes.data_type == onnx.TensorProto.INT2
+    assert set(np.unique(onnx.numpy_helper.to_array(codes).astype(np.int8))) == {-1, 0, 1}
+    assert len(codes.raw_data) == 256 * 32 / 4
+
+
+def test_rounding_that_is_learned_behind_the_step_knows_the_width_and_leaves_convolutions(draft, context):
+    nearest = WeightOnly(bits=2)(draft, context)
+    learned = AdaRound(iterations=200)(nearest, context)
+    assert sorted(learned.formats.weights) == ["3", "5"]
+    images = context.train.images[:32]
+    exact = logits(draft.model, images)
+    misses = []
+    for each in (nearest, learned):
+        (item,) = int8_files(each, ("cpu",), context.train, Silent())
+        misses.append(np.square(logits(item.model, images) - exact).mean())
+    assert misses[1] < 0.3 * misses[0]
 
 
 def test_a_bundle_of_another_form_is_written_and_checked(draft, context, tmp_path):
@@ -95,5 +150,5 @@ def test_other_forms_are_for_cpus_only(draft, context):
 
 
 def test_widths_that_no_runtime_reads_are_refused():
-    with pytest.raises(OptionError, match="8 or 4 bits"):
+    with pytest.raises(OptionError, match="8, 4 or 2 bits"):
         WeightOnly(bits=3)

@@ -19,6 +19,7 @@ from rctk_export.input_spec import FloatNCHW
 from rctk_export.quantize.formats import Formats
 from rctk_export.quantize.grid import shaped, weight_codes, weight_scales
 from rctk_export.quantize.plan import WEIGHTED, refused
+from rctk_export.quantize.weight_only import linear_layers
 from rctk_kernels.errors import DataError
 
 Array = npt.NDArray[Any]
@@ -57,12 +58,18 @@ class WeightLayer:
 
 
 def weight_layers(draft: Draft) -> list[WeightLayer]:
-    """Return every layer of ``draft`` that can be quantized and is not kept float, in the order of the graph."""
+    """Return every layer of ``draft`` that can be quantized and is not kept float, in the order of the graph.
+
+    A draft of weights alone leaves convolutions float.
+    """
     graph = Graph(draft.model)
     _, readers = graph.index()
+    stored = {node.name for node in linear_layers(graph)}
     found = []
     for node in graph.nodes:
         if node.op_type not in WEIGHTED or refused(graph, node, draft.keep_float):
+            continue
+        if draft.form == "weight-only" and node.name not in stored:
             continue
         weight, bias = graph.constant(node, 1), graph.constant(node, 2)
         assert weight is not None

@@ -1,4 +1,4 @@
-"""``quant.weight_only``: linear layers store 8-bit or 4-bit weights, everything is computed in float."""
+"""``quant.weight_only``: linear layers store weights of 8, 4 or 2 bits; activations have no grid."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ class WeightOnly:
     """Write a file for target ``cpu`` whose linear layers hold integers; convolutions and activations stay float.
 
     The file gets smaller. It gets faster only where ONNX Runtime reads the codes directly (``MatMulNBits``); the
-    manifest names those layers as ``integer_kernels``, as this machine's ONNX Runtime reports them.
+    manifest names those layers as ``integer_kernels``, as this machine's ONNX Runtime reports them. Steps that choose
+    scales or codes (`quant.seqmse`, `quant.adaround`) come behind this one, so that they know the width; rounding to
+    nearest in 2 bits leaves three values, and most weights become 0.
 
     Attributes:
-        bits: 8 or 4.
+        bits: 8, 4 or 2. Fewer bits are a smaller file: 4 run fastest, 2 no faster than 4.
     """
 
     kind: ClassVar[Literal["graph"]] = "graph"
     bits: int = 4
 
     def __post_init__(self) -> None:
-        if self.bits not in {4, 8}:
-            raise OptionError(f"quant.weight_only stores 8 or 4 bits, got {self.bits}")
+        if self.bits not in {2, 4, 8}:
+            raise OptionError(f"quant.weight_only stores 8, 4 or 2 bits, got {self.bits}; other widths have no type")
 
     def __call__(self, draft: Draft, context: Context) -> Draft:  # noqa: ARG002  # no images are needed
         """See :class:`rctk.compress.step.GraphStep`."""
