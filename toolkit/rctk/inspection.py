@@ -186,8 +186,10 @@ def graph_facts(model: onnx.ModelProto, target: str = "", reasons: Mapping[str, 
 
 
 def _findings(model: onnx.ModelProto, target: str, reasons: Mapping[str, str]) -> list[Finding]:
-    """Lint; a layer that somebody left in float on purpose may read a dequantized tensor."""
-    return [found for found in lint(model, target) if (found.rule, found.node in reasons) != ("half-quantized", True)]
+    """Lint; a layer that somebody left in float may read a dequantized tensor, and a file may hold weights alone."""
+    alone = target == "cpu" and all(q.role != "activation" for q in View(model).formats)
+    found = lint(model, target)
+    return [each for each in found if each.rule != "half-quantized" or not (alone or each.node in reasons)]
 
 
 def guess_target(model: onnx.ModelProto) -> str:

@@ -8,13 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
 from rctk_export.graph import attributes
 from rctk_export.lint.view import LAYERS, Quantizer, View, label, wide
 
 LEARNED = {"BatchNormalization": (1, 2), "InstanceNormalization": (1, 2), "LayerNormalization": (1, 2), "PRelu": (1,)}
 """Inputs of other operators that are trained, too."""
+NARROW = {
+    TensorProto.INT4: "int4",
+    TensorProto.UINT4: "int4",
+    TensorProto.INT2: "int2",
+    TensorProto.UINT2: "int2",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +31,7 @@ class LayerRow:
         name: Of the node.
         op: Its operator.
         weight_shape: As stored; empty where both factors are computed.
-        arithmetic: ``int8`` or ``int4`` where Q/DQ surround its inputs, ``weights only``, or ``float``.
+        arithmetic: ``int8``, ``int4`` or ``int2`` where Q/DQ surround its inputs, ``weights only``, or ``float``.
         reason: Why it is not in integers; empty where it is.
         weight_scales: Smallest and largest scale of the weight; None where it has none.
         input_scale: Scale of the input; None where it has none.
@@ -98,8 +104,8 @@ def _row(view: View, node: NodeProto, reasons: Mapping[str, str]) -> LayerRow:
 
 def _arithmetic(view: View, node: NodeProto) -> tuple[str, str]:
     data, weight = (view.dequantizers(tensor) for tensor in node.input[:2])
-    narrow = any(q.zero is not None and "int4" in str(q.zero.dtype) for q in weight or ())
-    integers = "int4" if narrow else "int8"
+    kinds = {view.types.get(q.data) for q in weight or ()}
+    integers = next((word for kind, word in NARROW.items() if kind in kinds), "int8")
     if data and weight:
         return integers, ""
     if weight:

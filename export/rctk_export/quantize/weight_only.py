@@ -2,9 +2,10 @@
 
 What runs fast: ONNX Runtime turns ``DequantizeLinear`` and the matrix product behind it into ``MatMulNBits``, which
 reads the codes straight from memory and rounds its inputs to int8 on the way, 32 at a time (its accuracy level 4). That
-pays for large layers and small batches; 2 bits are never faster than 4. Where it does not happen (a product that is
-fused with its bias and ReLU first), the weight is dequantized and multiplied in float: the file is smaller, the time is
-not. :func:`rctk_export.lint.fusion.fusion_report` asks. Convolutions have no such kernel and stay float.
+pays for large layers and small batches; 2 bits are no faster than 4. A product that it fuses with its bias and a ReLU
+first would be dequantized on every call, which costs many times the float layer: so the bias is subtracted with the
+other sign, which nothing fuses. :func:`rctk_export.lint.fusion.fusion_report` tells what became of a file. Convolutions
+have no such kernel and stay float.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def linear_layers(graph: Graph) -> list[onnx.NodeProto]:
         settings = attributes(node)
         plain = settings.get("alpha", 1.0) == settings.get("beta", 1.0) == 1.0 and not settings.get("transA", 0)
         stored = graph.constant(node, 1) is not None and bool(settings.get("transB", 0))
+        stored &= graph.constant(node, 2) is not None or len(node.input) < 3
         if node.op_type == "Gemm" and plain and stored:
             found.append(node)
     return found
@@ -74,7 +76,7 @@ def write_weight_only(model: onnx.ModelProto, formats: Formats, keep_float: tupl
 
 
 def _store(graph: Graph, node: onnx.NodeProto, formats: Formats, bits: int) -> str:
-    """Replace Gemm by DequantizeLinear, MatMul and Add; return the name of the codes."""
+    """Replace Gemm by DequantizeLinear, MatMul and Sub; return the name of the codes."""
     weight, given = graph.constant(node, 1), formats.weights.get(node.name)
     assert weight is not None
     given = given or Weight(scales=weight_scales(weight, 0, bits))
@@ -86,8 +88,8 @@ def _store(graph: Graph, node: onnx.NodeProto, formats: Formats, bits: int) -> s
     stored = graph.add_constant(f"{name}.codes", np.ascontiguousarray(codes.T))  # (I, O), as MatMul wants it
     scale = graph.add_constant(f"{name}.scale", scales)
     out = graph.fresh(f"{name}.dq")
-    bias = node.input[2] if len(node.input) > 2 else ""
-    product = graph.fresh(f"{node.name}.product") if bias else node.output[0]
+    bias = graph.constant(node, 2)
+    product = node.output[0] if bias is None else graph.fresh(f"{node.name}.product")
     full = graph.fresh(f"{node.name}.full") if missing else product
     parts = [
         helper.make_node("DequantizeLinear", [stored, scale], [out], name=f"{name}.dequantize", axis=1),
@@ -96,8 +98,9 @@ def _store(graph: Graph, node: onnx.NodeProto, formats: Formats, bits: int) -> s
     if missing:
         bounds = [graph.add_constant(f"{name}.{end}", np.array([i])) for end, i in _slice(outputs)]
         parts.append(helper.make_node("Slice", [full, *bounds], [product], name=f"{node.name}.slice"))
-    if bias:
-        parts.append(helper.make_node("Add", [product, bias], [node.output[0]], name=f"{node.name}.add"))
+    if bias is not None:
+        other_sign = graph.add_constant(f"{node.name}.minus_bias", -bias)
+        parts.append(helper.make_node("Sub", [product, other_sign], [node.output[0]], name=f"{node.name}.bias"))
     graph.insert_before(node, parts)
     graph.remove(node)
     return stored

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -14,8 +15,9 @@ from torch import nn
 from rctk.compress.step import Context, Draft
 from rctk.data.split import Split
 from rctk.exporting.export import ExportSettings, export_draft
-from rctk.exporting.files import int8_files
+from rctk.exporting.files import int8_files, what_runs
 from rctk.exporting.float_model import FloatModel
+from rctk.inspection import describe
 from rctk.progress import Silent
 from rctk.quantize.adaround import AdaRound
 from rctk.quantize.dynamic8 import PtqDynamic8
@@ -84,8 +86,29 @@ def test_four_bit_weights_take_half_a_byte(draft, context):
     assert codes.data_type == onnx.TensorProto.INT4
     assert len(codes.raw_data) == 256 * 32 / 2
     assert np.abs(onnx.numpy_helper.to_array(codes).astype(np.int8)).max() == 7
-    assert set(item.facts["integer_kernels"]) <= {"3", "5"}
     assert item.facts["form"] == "weight-only"
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_every_linear_layer_is_read_as_integers_also_with_a_bias_and_a_relu_behind_it(draft, context, bits):
+    told = Silent()
+    (item,) = int8_files(WeightOnly(bits=bits)(draft, context), ("cpu",), context.train, told)
+    assert item.facts["integer_kernels"] == ["3", "5"]
+    assert told.notes == [item.facts["speed"]]
+    assert "slower" not in told.notes[0]
+    assert ("no time over 4 bits" in told.notes[0]) == (bits == 2)
+
+
+def test_layers_that_would_be_dequantized_on_every_call_are_named(draft):
+    assert "3: dequantized on every call" in what_runs(replace(draft, form="weight-only"), ["3", "5"], ["5"])
+
+
+def test_inspect_knows_the_width_and_finds_nothing_half_done(draft, context, tmp_path):
+    (item,) = int8_files(WeightOnly(bits=2)(draft, context), ("cpu",), context.train, Silent())
+    (tmp_path / "alone.onnx").write_bytes(item.model.SerializeToString())
+    (row,) = describe(tmp_path / "alone.onnx").files
+    assert [layer.arithmetic for layer in row.graph.layers] == ["float", "int2 weights", "int2 weights"]
+    assert "half-quantized" not in {finding.rule for finding in row.graph.findings}
 
 
 @pytest.fixture(scope="module")

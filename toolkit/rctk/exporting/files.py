@@ -75,7 +75,7 @@ def int8_files(
         seed: Of adversarial calibration images.
     """
     if draft.form != "static":
-        return [_unplaced(draft, targets)]
+        return [_unplaced(draft, targets, progress)]
     plans = plans_of(draft, targets)
     ranges = ranges_of(draft, plans, calibration, progress, seed=seed)
     made = [_quantized(target, draft, plan, ranges) for target, plan in plans.items()]
@@ -121,7 +121,7 @@ def _quantized(target: str, draft: Draft, plan: Plan, ranges: Ranges) -> Quantiz
     return Quantized(target=target, model=written, plan=plan, facts=_facts(draft, plan, ranges))
 
 
-def _unplaced(draft: Draft, targets: Sequence[str]) -> Quantized:
+def _unplaced(draft: Draft, targets: Sequence[str], progress: Progress) -> Quantized:
     """Return the file of a form that no planner places: activation grids at run time, or weights alone."""
     if set(targets) != {"cpu"}:
         raise OptionError(f"{draft.form} files are for ONNX Runtime on CPUs only; add --target cpu")
@@ -137,8 +137,23 @@ def _unplaced(draft: Draft, targets: Sequence[str]) -> Quantized:
     reason = "kept float" if draft.form == "dynamic" else "only linear layers store weights alone"
     plan.kept_float = kept_float_nodes(graph, plan, dict.fromkeys((node.name for node in graph.nodes), reason))
     kernels = sorted(name.removesuffix("/MatMulAddFusion") for name in fusion_report(written).int8)
-    facts = {**_facts(draft, plan, {}), "form": draft.form, "integer_kernels": kernels}
+    speed = what_runs(draft, layers, kernels)
+    progress.note(speed)
+    facts = {**_facts(draft, plan, {}), "form": draft.form, "integer_kernels": kernels, "speed": speed}
     return Quantized(target="cpu", model=written, plan=plan, facts=facts)
+
+
+def what_runs(draft: Draft, layers: Collection[str], kernels: Collection[str]) -> str:
+    """Say which layers this machine's ONNX Runtime computes on integers, and what that means for time."""
+    slow = sorted(set(layers) - set(kernels))
+    parts = [f"ONNX Runtime here computes {', '.join(kernels) or 'no layer'} on integers"]
+    if draft.form == "weight-only" and kernels:
+        parts.append("inputs rounded to int8, 32 at a time; that is fast where layers are large and batches small")
+        narrow = any(draft.formats.of_layer(name) == 2 for name in layers)
+        parts += ["2 bits save bytes and no time over 4 bits"] if narrow else []
+    if slow:
+        parts.append(f"{', '.join(slow)}: dequantized on every call, smaller and slower than float")
+    return "; ".join(parts)
 
 
 def _mirrored(item: Quantized) -> Quantized:
