@@ -84,6 +84,31 @@ def in_fixed_batches(images: FloatNCHW, size: int, run: Callable[[FloatNCHW], Fl
     return np.concatenate(chunks)[: len(images)]
 
 
+def in_range_batches(images: FloatNCHW, fewest: int, most: int | None, run: Callable[[FloatNCHW], FloatNK]) -> FloatNK:
+    """Classify with a graph that takes ``fewest`` to ``most`` images: more are cut into chunks, fewer filled up.
+
+    Args:
+        images: ``(N, C, H, W)``, also of no image.
+        fewest: Images that every run must have.
+        most: Images that a run can take; any number for None.
+        run: Classifies a batch of a size in between.
+
+    Returns:
+        ``(N, K)``.
+    """
+    if len(images) == 0:
+        return run(np.zeros((fewest, *images.shape[1:]), dtype=np.float32))[:0].copy()
+    size = len(images) if most is None else most
+    whole = len(images) - len(images) % size
+    parts = [run(images[start : start + size]) for start in range(0, whole, size)]
+    rest = images[whole:]
+    if 0 < len(rest) < fewest:
+        parts.append(in_fixed_batches(rest, fewest, run))
+    elif len(rest):
+        parts.append(run(rest))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
 def checked_logits(logits: npt.NDArray[np.generic], count: int) -> FloatNK:
     """Return the caller's own float32 copy; :class:`EngineError` unless it is ``(count, K)``."""
     if logits.ndim != 2 or len(logits) != count:

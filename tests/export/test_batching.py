@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from rctk_export.batching import End, checked, checked_logits, in_fixed_batches, one_input_one_output, pixels
+from rctk_export.batching import (
+    End,
+    checked,
+    checked_logits,
+    in_fixed_batches,
+    in_range_batches,
+    one_input_one_output,
+    pixels,
+)
 from rctk_export.input_spec import InputSpec
 from rctk_kernels.errors import EngineError
 
@@ -83,3 +91,19 @@ def test_a_classifier_has_one_input_that_fits_and_one_output():
 def test_other_models_are_refused_by_name(inputs, outputs, message):
     with pytest.raises(EngineError, match=message):
         one_input_one_output("m.onnx", inputs, outputs, SPEC)
+
+
+@pytest.mark.parametrize(
+    ("count", "fewest", "most", "sizes"),
+    [(0, 2, 4, [2]), (1, 2, 4, [2]), (3, 2, 4, [3]), (9, 2, 4, [4, 4, 2]), (8, 4, 4, [4, 4]), (7, 1, None, [7])],
+)
+def test_batches_stay_within_the_range_of_a_profile(count, fewest, most, sizes):
+    seen = []
+
+    def run(images):
+        seen.append(len(images))
+        return images.reshape(len(images), -1)[:, :2]
+
+    images = np.random.default_rng(0).random((count, 1, 2, 3), dtype=np.float32)
+    assert np.array_equal(in_range_batches(images, fewest, most, run), images.reshape(count, 6)[:, :2])
+    assert seen == sizes

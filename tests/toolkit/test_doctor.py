@@ -117,3 +117,33 @@ def test_data_sets_are_found_by_their_folder(tmp_path):
 def test_gpus_are_named_and_not_needed():
     assert doctor.gpu(["NVIDIA H200"]).found == "NVIDIA H200"
     assert doctor.gpu([]).state == "ok"
+
+
+@pytest.fixture
+def wheel(tmp_path, monkeypatch):
+    """A package onnxruntime of our own; return its folder of libraries."""
+    libraries = tmp_path / "onnxruntime" / "capi"
+    libraries.mkdir(parents=True)
+    (tmp_path / "onnxruntime" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "onnxruntime"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(doctor, "installed", lambda names: "1.31.1" if "onnxruntime-gpu" in names else "")
+    return libraries
+
+
+@pytest.mark.parametrize(("provider", "extra"), [("cuda", "ort-gpu"), ("tensorrt", "ort-tensorrt")])
+def test_a_wheel_without_nvidias_providers_names_the_one_that_has_them(wheel, provider, extra):
+    check = doctor.engine(f"onnxruntime-{provider}")
+    assert check.state == "missing"
+    assert check.found == "onnxruntime 1.31.1, a wheel without that provider"
+    assert f"rctk[{extra}]" in check.step
+    (wheel / f"libonnxruntime_providers_{provider}.so").touch()
+    assert doctor.engine(f"onnxruntime-{provider}").state == "ok"
+
+
+def test_two_wheels_in_one_folder_are_a_warning(wheel, monkeypatch):
+    monkeypatch.setattr(doctor, "installed", lambda names: "1.31.1")
+    check = doctor.engine("onnxruntime")
+    assert (check.state, check.found) == ("warning", "onnxruntime and onnxruntime-gpu")
+    assert "uninstall both" in check.step

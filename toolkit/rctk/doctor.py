@@ -29,17 +29,26 @@ RUNTIMES: Mapping[str, tuple[str, ...]] = {
     "tensorrt": ("tensorrt",),
     "remote": ("tritonclient",),
     "openvino": ("openvino",),
+    "onnxruntime-cuda": ("onnxruntime",),
+    "onnxruntime-tensorrt": ("onnxruntime",),
+    "onnxruntime-rtx": ("onnxruntime", "onnxruntime_ep_nv_tensorrt_rtx"),
 }
 """Engine to the packages that it imports besides NumPy."""
+PROVIDERS = {"onnxruntime-cuda": "cuda", "onnxruntime-tensorrt": "tensorrt"}
+"""Engine to the provider that the wheel of ONNX Runtime must hold as a library."""
 HOST_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "scipy", "sklearn", "PIL", "matplotlib", "seaborn")
 """What export, white-box attacks, data sets and reports import."""
 DISTRIBUTIONS = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
+    "onnxruntime_ep_nv_tensorrt_rtx": ("onnxruntime-ep-nv-tensorrt-rtx", "onnxruntime-ep-nv-tensorrt-rtx-cu12"),
     "sklearn": ("scikit-learn",),
     "PIL": ("pillow",),
 }
 INSTALL = {
     "onnxruntime": "`pip install 'rctk[ort]'`",
+    "onnxruntime-cuda": "`pip install 'rctk[ort-gpu]'` after `pip uninstall onnxruntime`",
+    "onnxruntime-tensorrt": "`pip install 'rctk[ort-tensorrt]'` after `pip uninstall onnxruntime`",
+    "onnxruntime-rtx": "`pip install 'rctk[ort-rtx]'`",
     "openvino": "`pip install 'rctk[openvino]'`",
     "remote": "`pip install 'rctk[remote]'`",
     "tensorrt": "`pip install 'rctk[tensorrt]'`; on a Jetson JetPack's own, with --system-site-packages",
@@ -151,7 +160,25 @@ def int8(flags: list[str], *, saturates: bool) -> Check:
 
 def engine(name: str) -> Check:
     """Tell whether the packages of an engine are installed, and which."""
-    return _packages(f"engine {name}", RUNTIMES[name], INSTALL.get(name, HOST_INSTALL))
+    check = _packages(f"engine {name}", RUNTIMES[name], INSTALL.get(name, HOST_INSTALL))
+    if check.state != "ok" or "onnxruntime" not in RUNTIMES[name]:
+        return check
+    if name in PROVIDERS and not _provider_library(PROVIDERS[name]):
+        found = f"{check.found}, a wheel without that provider"
+        return Check(name=check.name, state="missing", found=found, step=INSTALL[name])
+    both = [name for name in ("onnxruntime", "onnxruntime-gpu") if installed((name,))]
+    if len(both) > 1:
+        step = "both fill one folder and spoil each other; uninstall both, then install one"
+        return Check(name=check.name, state="warning", found=" and ".join(both), step=step)
+    return check
+
+
+def _provider_library(provider: str) -> bool:
+    """Whether the wheel of ONNX Runtime holds that provider; nothing is loaded, so CUDA itself may be missing."""
+    spec = importlib.util.find_spec("onnxruntime")
+    folders = spec.submodule_search_locations if spec is not None else None
+    names = (f"libonnxruntime_providers_{provider}.so", f"onnxruntime_providers_{provider}.dll")
+    return any((Path(folder) / "capi" / name).is_file() for folder in folders or () for name in names)
 
 
 def package(name: str) -> Check:

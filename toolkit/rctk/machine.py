@@ -25,6 +25,8 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "onnx": ("onnx",),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
     "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
+    "torch_tensorrt": ("torch-tensorrt",),
+    "onnxruntime_rtx": ("onnxruntime-ep-nv-tensorrt-rtx", "onnxruntime-ep-nv-tensorrt-rtx-cu12"),
     "torchattacks": ("torchattacks",),
     "openvino": ("openvino",),
 }

@@ -9,6 +9,9 @@ ENGINES: Family[EngineSettings] = Family(
     "engine",
     {
         "onnxruntime": "rctk_export.engines.onnxruntime:OnnxRuntime",
+        "onnxruntime-cuda": "rctk_export.engines.onnxruntime_cuda:OnnxRuntimeCuda",
+        "onnxruntime-tensorrt": "rctk_export.engines.onnxruntime_tensorrt:OnnxRuntimeTensorRT",
+        "onnxruntime-rtx": "rctk_export.engines.onnxruntime_rtx:OnnxRuntimeRtx",
         "openvino": "rctk_export.engines.openvino:OpenVINO",
         "torch": "rctk_export.engines.torch:Torch",
         "twin": "rctk_export.engines.twin:Twin",

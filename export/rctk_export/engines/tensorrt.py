@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-import numpy as np
-
-from rctk_export.batching import checked, checked_logits, in_fixed_batches, pixels
+from rctk_export.batching import checked, checked_logits, in_range_batches, pixels
 from rctk_export.engine import Source
 from rctk_export.input_spec import FloatNCHW, FloatNK
 from rctk_export.tensorrt.record import PLAN, check_content, plan_path, read_record, refuse_elsewhere
@@ -104,16 +102,7 @@ class TensorRTEngine:
         """Classify a batch; see :class:`rctk_export.engine.Engine`."""
         images = checked(images, self._spec)
         self._open().device_ms = 0.0
-        if len(images) == 0:
-            return self._run(np.zeros((self._fewest, *self._spec.shape), dtype=np.float32))[:0].copy()
-        whole = len(images) - len(images) % self._most
-        parts = [self._run(images[start : start + self._most]) for start in range(0, whole, self._most)]
-        rest = images[whole:]
-        if 0 < len(rest) < self._fewest:
-            parts.append(in_fixed_batches(rest, self._fewest, self._run))
-        elif len(rest):
-            parts.append(self._run(rest))
-        return np.concatenate(parts)
+        return in_range_batches(images, self._fewest, self._most, self._run)
 
     def _run(self, images: FloatNCHW) -> FloatNK:
         session = self._open()

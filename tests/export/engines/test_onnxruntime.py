@@ -65,17 +65,15 @@ def test_a_provider_that_is_not_there_is_refused_and_never_replaced(source):
         module.OnnxRuntime(provider=absent).open(source)
 
 
-def test_a_provider_that_does_not_start_is_refused(source, monkeypatch):
-    available = [*module.ort.get_available_providers(), "CUDAExecutionProvider"]
-    monkeypatch.setattr(module.ort, "get_available_providers", lambda: available)
-    real = module.ort.InferenceSession
+@pytest.mark.parametrize("name", ["cuda", "tensorrt"])
+def test_the_old_spelling_of_nvidias_providers_names_their_engine(name):
+    with pytest.raises(OptionError, match=f"write --engine onnxruntime-{name}"):
+        ENGINES.build(f"onnxruntime:provider={name}")
 
-    def only_cpu(path, options, providers, disabled_optimizers):
-        return real(path, options, ["CPUExecutionProvider"], disabled_optimizers=disabled_optimizers)
 
-    monkeypatch.setattr(module.ort, "InferenceSession", only_cpu)
-    with pytest.raises(EngineUnavailableError, match="CUDAExecutionProvider did not start"):
-        module.OnnxRuntime(provider="cuda").open(source)
+def test_it_tells_where_its_nodes_run(source):
+    with module.OnnxRuntime().open(source) as engine:
+        assert engine.placement() == {"CPUExecutionProvider": 1}
 
 
 def test_an_unknown_operator_gives_one_line(tmp_path):

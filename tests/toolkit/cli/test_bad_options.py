@@ -51,7 +51,7 @@ CASES = [
     ((*ATTACK, "--on", "engin"), ["unknown form 'engin'", "did you mean 'engine'"]),
     ((*ATTACK, "--engine", "onnxruntim"), ["unknown engine 'onnxruntim'", "did you mean 'onnxruntime'"]),
     ((*ATTACK, "--engine", "onnxruntime:threads=0"), ["threads must be 1 or more"]),
-    ((*ATTACK, "--engine", "onnxruntime:provider=cuda"), ["no CUDAExecutionProvider", "provider=cpu"]),
+    ((*ATTACK, "--engine", "onnxruntime:provider=cuda"), ["--engine onnxruntime-cuda"]),
     ((*ATTACK, "--target", "cpuu"), ["no int8 file for target 'cpuu'", "--target"]),
     ((*BENCH, "--engine", "onnxruntim"), ["did you mean 'onnxruntime'"]),
     ((*COMPARE, "--attack", "squar"), ["did you mean 'square'"]),

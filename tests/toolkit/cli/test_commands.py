@@ -47,6 +47,9 @@ def test_from_training_to_the_report(rctk, tmp_path):
     done = rctk("bench", "models/mlp-int8", "--calls", "20", "--no-memory")
     assert done.code == 0, done.err
     assert "fastest engine: onnxruntime" in done.out
+    (left_out,) = [line for line in done.err.splitlines() if "left out" in line]
+    assert left_out.endswith("; --engine NAME says why")
+    assert "onnxruntime-cuda, " in left_out
 
     done = rctk("compare", "models/mlp-int8", "--data", "digits:test", "--max-drop", "1/10", *SQUARE)
     assert done.code == 0, done.err

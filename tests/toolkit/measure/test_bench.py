@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from rctk.cli.bench_tables import shared_text
 from rctk.measure.bench import Contender, bench, bench_engine, busy, with_threads
 from rctk.measure.fastest import candidates, fastest
 from rctk.measure.runner import Clocks
@@ -262,3 +263,14 @@ def test_onnx_runtime_is_timed_beside_a_hundred_times_smaller_net(linear):
     assert first["file_bytes"] > 50 * second["file_bytes"]
     assert first["engine_rss_bytes"] > second["engine_rss_bytes"]
     assert 0 < first["min_ms"] <= first["median_ms"] <= first["p99_ms"] <= first["max_ms"]
+
+
+def test_an_engine_that_tells_where_its_nodes_run_has_it_in_the_record(source, monkeypatch):
+    placed = {"TensorrtExecutionProvider": 9, "CUDAExecutionProvider": 1}
+    monkeypatch.setattr(FakeEngine, "placement", lambda engine: placed, raising=False)
+    values = bench_engine(Contender(engine="fake", source=source), None, quick())
+    assert values["nodes_by_provider"] == placed
+    assert shared_text(values["nodes_by_provider"]) == (
+        "of 10 nodes run: 90% TensorrtExecutionProvider, 10% CUDAExecutionProvider"
+    )
+    assert shared_text({"CPUExecutionProvider": 3}) == shared_text({}) == ""

@@ -144,8 +144,8 @@ def _fastest(deployment: Deployment, images: FloatNCHW | None, settings: BenchSe
     found = fastest(deployment.deployed, images, quick)
     others = ", ".join(f"{name} {ms:.3f} ms" for name, ms in sorted(found.median_ms.items()))
     print(f"fastest engine: {found.engine} ({others})")
-    for name, reason in found.left_out.items():
-        progress.note(f"{name} left out: {reason}")
+    if found.left_out:
+        progress.note(f"left out: {', '.join(found.left_out)}; --engine NAME says why")
     return found.engine
 
 

@@ -107,10 +107,18 @@ def _or_dash(value: float | None, form: str, factor: float = 1.0) -> str:
     return "-" if value is None else format(value * factor, form)
 
 
+def shared_text(nodes: dict[str, int]) -> str:
+    """Say which provider of a runtime runs what share of the nodes; nothing where one runs all."""
+    total = sum(nodes.values())
+    each = ", ".join(f"{count / total:.0%} {name}" for name, count in nodes.items())
+    return f"of {total} nodes run: {each}" if len(nodes) > 1 else ""
+
+
 def _notes(results: Results, settings: BenchSettings) -> list[str]:
     notes = [f"moved during the run: {text}" for text in results[0]["moved"]]
     if not all(v["steady"] for v in results):
         notes.append(f"times were not steady after {settings.settle_seconds:g} s of warm-up")
+    notes += list(dict.fromkeys(text for v in results if (text := shared_text(v.get("nodes_by_provider", {})))))
     notes += list(dict.fromkeys(f"energy: {v['energy_note']}" for v in results if v.get("energy_note")))
     single = settings.scenario == "single-stream" and not settings.gap_ms
     if single and any(busy(values) for values in results):

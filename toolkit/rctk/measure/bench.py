@@ -79,8 +79,9 @@ def bench(
         For each contender the fields of :class:`~rctk.measure.latency.Latency`, ``images_per_s`` (images of a query /
         mean; pauses do not count), ``file_bytes``, ``peak_rss_bytes`` and the rest of
         :class:`~rctk.measure.memory.Memory` (``None`` without ``memory``), ``speedup``, ``speedup_low``,
-        ``speedup_high`` and ``cpu_speedup``, ``device_*_ms`` where the engine times its device, the state of the
-        machine (:func:`~rctk.measure.state.state_values`), and where asked for the fields of
+        ``speedup_high`` and ``cpu_speedup``, ``device_*_ms`` where the engine times its device,
+        ``nodes_by_provider`` where it tells which part of a runtime runs how many nodes, the state of the machine
+        (:func:`~rctk.measure.state.state_values`), and where asked for the fields of
         :func:`~rctk.measure.energy.energy_values` and :func:`~rctk.measure.cold_start.cold_values`.
     """
     texts = [with_threads(contender.engine, settings.threads) for contender in contenders]

@@ -29,6 +29,20 @@ class PlansMemory(Protocol):
         ...
 
 
+@runtime_checkable
+class PlacesNodes(Protocol):
+    """An engine that knows which part of a runtime runs how many nodes of the graph."""
+
+    def placement(self) -> dict[str, int]:
+        """Return nodes by provider, as the runtime calls them; empty where it does not tell."""
+        ...
+
+
+def nodes_by_provider(engine: Engine) -> dict[str, int]:
+    """Return where the nodes of ``engine`` run; empty where nobody says."""
+    return engine.placement() if isinstance(engine, PlacesNodes) else {}
+
+
 def planned_bytes(engine: Engine) -> int | None:
     """Return what ``engine`` plans to take; ``None`` where it does not say."""
     return engine.planned_bytes() if isinstance(engine, PlansMemory) else None

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 import numpy.typing as npt
 
-from rctk.measure.hooks import TimesDevice
+from rctk.measure.hooks import TimesDevice, nodes_by_provider
 from rctk.measure.latency import Latency, times_ns
 from rctk.measure.settings import BenchSettings
 from rctk_export.engine import Engine
@@ -46,6 +46,7 @@ class Runner:
     ) -> None:
         self._engines, self._batches, self._settings, self._clocks = engines, batches, settings, clocks
         self._next = 0
+        self._placement = nodes_by_provider(engines[0])
         self._threads = ThreadPoolExecutor(len(engines)) if settings.scenario != "single-stream" else None
         self._on_device: list[float] = []
         self.turns: list[npt.NDArray[np.float64]] = []
@@ -147,6 +148,7 @@ class Runner:
             "images_per_s": images / timed.mean_ms * 1000,
             "warm_up_calls": self.warm_up_calls,
             "steady": self.steady,
+            **({"nodes_by_provider": self._placement} if self._placement else {}),
             **self._device_values(),
         }
 
