@@ -7,7 +7,7 @@ import pytest
 
 from rctk.audit import CHECKS, CheckResult, audit
 from rctk.audit.result import graded
-from rctk.audit.strength import beyond
+from rctk.audit.strength import BASE, BOTH_PGD, beyond
 
 
 def verdicts(found):
@@ -34,11 +34,34 @@ def test_nets_trained_to_hide_their_gradients_are_caught(name, planted, examine)
 def test_every_planted_case_is_tested(planted):
     assert len(planted.WRAPPED) == 5
     assert len(planted.TRAINED) == 2
+    assert len(planted.HONEST) == 3
 
 
-@pytest.mark.parametrize("name", ["plain", "robust"])
-def test_honest_nets_pass_every_check(name, examine, request):
-    found = audit(examine(request.getfixturevalue(name)))
+def test_a_loss_that_is_weak_on_small_logits_is_no_masking(planted, examine):
+    subject = examine(planted.barely())
+    assert np.abs(subject.logits).max(axis=1).mean() < 1.5
+    alone, both = subject.robust(BOTH_PGD[0]), subject.surviving(BOTH_PGD)
+    assert (alone & ~both).sum() > 10  # rescaled cross-entropy and Square break them too, and that hides nothing
+    assert not (both & ~alone).any()
+
+
+def test_survivors_of_several_attacks_are_those_that_each_leaves(robust, examine):
+    subject, other = examine(robust), examine(robust)
+    expected = np.logical_and.reduce([other.robust(attack) for attack in BASE])
+    assert subject.surviving(BASE).tolist() == expected.tolist()
+    assert 0 < expected.sum() < subject.samples
+
+
+def test_what_is_left_may_be_changed_by_the_caller(robust, examine):
+    subject = examine(robust)
+    left = subject.surviving(BOTH_PGD)
+    left[:] = False
+    assert subject.surviving(BOTH_PGD).any()
+
+
+@pytest.mark.parametrize("name", ["plain", "adversarially trained", "barely trained"])
+def test_honest_nets_pass_every_check(name, planted, examine):
+    found = audit(examine(planted.HONEST[name]()))
     assert found.verdict == "pass", [result for result in found.results if result.verdict != "pass"]
     assert found.samples == 150
     assert len(found.results) == len(CHECKS)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -49,6 +50,7 @@ class Examined:
     seed: int = 0
     batch_size: int = 64
     _results: dict[Any, AttackResult] = field(default_factory=dict, repr=False)
+    _left: dict[tuple[str, ...], Flags] = field(default_factory=dict, repr=False)
 
     @cached_property
     def logits(self) -> FloatNK:
@@ -87,6 +89,26 @@ class Examined:
     def robust(self, attack: str, *, factor: float = 1.0, scale: float | None = None, again: int = 0) -> Flags:
         """Return which images survive, ``(N,)``; see :meth:`attacked`."""
         return self.attacked(attack, factor=factor, scale=scale, again=again).robust
+
+    def surviving(self, attacks: Sequence[str]) -> Flags:
+        """Return which images survive every attack, ``(N,)``; each meets only what those before it left."""
+        known = tuple(attacks)
+        if known not in self._left:
+            left = self.logits.argmax(axis=1) == self.split.labels
+            for attack in known:
+                left &= self._on(attack, left)
+            self._left[known] = left
+        return self._left[known].copy()
+
+    def _on(self, attack: str, rows: Flags) -> Flags:
+        """Attack some images, or take the outcome for all of them from memory; ``(N,)``, true elsewhere."""
+        if rows.all() or (attack, 1.0, None, 0) in self._results:
+            return self.robust(attack)
+        robust = np.ones_like(rows)
+        if rows.any():
+            some = replace(self, split=self.split.take(np.flatnonzero(rows)), _results={}, _left={})
+            robust[rows] = some.robust(attack)
+        return robust
 
     def budget(self, factor: float) -> ThreatModel:
         """Return the threat model with eps times ``factor``."""

@@ -7,7 +7,7 @@ import torch
 
 from rctk.audit.examined import Examined
 from rctk.audit.result import CheckResult, graded
-from rctk.audit.strength import PGD, beyond
+from rctk.audit.strength import BASE, beyond
 from rctk_export.input_spec import FloatNCHW
 
 
@@ -17,7 +17,7 @@ def transfer(subject: Examined) -> CheckResult:
         return CheckResult(
             check="blackbox.transfer", verdict="not run", found="no float parent", limits="fails above 1 % of survivors"
         )
-    left = subject.robust(PGD) & subject.robust("apgd-ce:steps=100")
+    left = subject.surviving(BASE)
     crafted = subject.parent.attacked("apgd-ce:steps=100").adversarial
     broken = int((left & (_classes(subject, crafted) != subject.split.labels)).sum())
     verdict = beyond(broken, max(int(left.sum()), 1), suspicious=0.0, fails=0.01)
