@@ -39,7 +39,7 @@ class Source:
         path: The ONNX file (or plan); images in [0, 1] go in, normalisation is inside.
         input: Shape of its images.
         role: ``float`` or ``int8``.
-        target: ``cpu``, ``tensorrt``, ``cpu-mirror``, or ``""`` for the float file and bare files.
+        target: ``cpu``, ``openvino``, ``tensorrt``, ``cpu-mirror``, or ``""`` for the float file and bare files.
         sha256: Of the file; names the subject in records.
     """
 

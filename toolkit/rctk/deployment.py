@@ -16,7 +16,7 @@ from rctk_export.engines.remote_address import is_address, read_address
 from rctk_export.input_spec import InputSpec
 from rctk_kernels.errors import BundleError, EngineUnavailableError, OptionError
 
-PREFERRED = ("cpu", "cpu-mirror", "tensorrt")
+PREFERRED = ("cpu", "openvino", "cpu-mirror", "tensorrt")
 """Which int8 file is meant where ``--target`` is not given."""
 ONNX = ".onnx"
 REMOTE = "remote"

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import onnx
 
 from rctk_export.lint.cpu import RULES as CPU_RULES
+from rctk_export.lint.openvino import RULES as OPENVINO_RULES
 from rctk_export.lint.rule import Finding, Rule
 from rctk_export.lint.tensorrt import MIRROR_RULES
 from rctk_export.lint.tensorrt import RULES as TENSORRT_RULES
@@ -21,6 +22,7 @@ TARGETS: Mapping[str, Sequence[Rule]] = {
     "tensorrt": TENSORRT_RULES,
     "cpu-mirror": MIRROR_RULES,
     "cpu": CPU_RULES,
+    "openvino": OPENVINO_RULES,
 }
 
 EXTERNAL_DATA = Finding(
@@ -37,7 +39,7 @@ def lint(model: onnx.ModelProto, target: str) -> list[Finding]:
 
     Args:
         model: A Q/DQ graph with its weights in memory; it is not changed.
-        target: ``tensorrt``, ``cpu-mirror`` or ``cpu``.
+        target: ``tensorrt``, ``cpu-mirror``, ``cpu`` or ``openvino``.
     """
     if target not in TARGETS:
         raise unknown("target", target, sorted(TARGETS))

@@ -70,17 +70,29 @@ def _is_product(
 
 def surrounded(view: View) -> Iterator[Place]:
     """A layer with quantized inputs reads them straight from DQ; a convolution is also followed by Q."""
-    for layer in view.layers:
-        if not all(view.dequantizers(tensor) for tensor in layer.input[:2]):
-            continue
+    yield from read_from_dq(view)
+    for layer in quantized_convolutions(view):
+        problem = open_end(view, layer)
+        if problem:
+            yield Place(label(layer), problem)
+
+
+def read_from_dq(view: View) -> Iterator[Place]:
+    """A layer with quantized inputs reads them straight from DQ."""
+    for layer in (layer for layer in view.layers if _quantized(view, layer)):
         for tensor in layer.input[:2]:
             if _source(view, tensor) is None:
                 maker = view.producer(tensor)
                 yield Place(label(layer), f"{maker.op_type if maker is not None else 'a graph input'} stands before it")
-        if layer.op_type in {"Conv", "ConvTranspose"}:
-            problem = _after(view, layer)
-            if problem:
-                yield Place(label(layer), problem)
+
+
+def quantized_convolutions(view: View) -> list[NodeProto]:
+    """Return the convolutions whose inputs are quantized."""
+    return [n for n in view.layers if n.op_type in {"Conv", "ConvTranspose"} and _quantized(view, n)]
+
+
+def _quantized(view: View, layer: NodeProto) -> bool:
+    return all(view.dequantizers(tensor) for tensor in layer.input[:2])
 
 
 def _source(view: View, tensor: str) -> Quantizer | None:
@@ -93,7 +105,7 @@ def _source(view: View, tensor: str) -> Quantizer | None:
     return q if q is not None and not q.quantizes else None
 
 
-def _after(view: View, layer: NodeProto) -> str:
+def open_end(view: View, layer: NodeProto) -> str:
     """Return why ``layer`` is not followed by a Q that takes in its activation function; empty if it is."""
     user = view.only_user(layer.output[0])
     between = user if user is not None and user.op_type in {"Relu", "Clip"} else None

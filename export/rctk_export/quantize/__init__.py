@@ -9,6 +9,7 @@ PLANNERS: Family[Planner] = Family(
     "target",
     {
         "cpu": "rctk_export.quantize.plan_cpu:CpuPlanner",
+        "openvino": "rctk_export.quantize.plan_openvino:OpenVinoPlanner",
         "tensorrt": "rctk_export.quantize.plan_tensorrt:TensorrtPlanner",
         "cpu-mirror": "rctk_export.quantize.plan_mirror:MirrorPlanner",
     },

@@ -138,6 +138,16 @@ def leader(graph: Graph, producers: Mapping[str, onnx.NodeProto], tensor: str) -
     return tensor
 
 
+def depths(graph: Graph) -> dict[str, int]:
+    """Return, for every tensor, the number of weighted layers on its longest path from the images."""
+    depth: dict[str, int] = {}
+    for node in graph.nodes:
+        reached = max((depth.get(name, 0) for name in node.input), default=0)
+        for name in node.output:
+            depth[name] = reached + (node.op_type in WEIGHTED)
+    return depth
+
+
 def moves_exactly(graph: Graph, node: onnx.NodeProto) -> bool:
     """Whether a moving operator adds no new values; padding with anything but zero does."""
     if node.op_type != "Pad":

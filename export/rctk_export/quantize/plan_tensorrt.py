@@ -18,6 +18,7 @@ from rctk_export.quantize.plan import (
     WEIGHTED,
     Layer,
     Plan,
+    depths,
     dynamic_inputs,
     kept_float_nodes,
     leader,
@@ -42,7 +43,7 @@ class TensorrtPlanner:
         """See :class:`rctk_export.quantize.plan.Planner`."""
         plan = Plan(signed=True, integer_bias=False, float_weights=self.float_weights)
         producers, _ = graph.index()
-        depth = _depths(graph)
+        depth = depths(graph)
         reasons: dict[str, str] = {}
 
         def quantize(tensor: str, node: onnx.NodeProto, slot: int) -> None:
@@ -84,16 +85,6 @@ def _skip_slot(
         return None
     main = max(convs, key=lambda i: depth[node.input[i]])
     return 1 - main
-
-
-def _depths(graph: Graph) -> dict[str, int]:
-    """Return, for every tensor, the number of weighted layers on its longest path from the images."""
-    depth: dict[str, int] = {}
-    for node in graph.nodes:
-        reached = max((depth.get(name, 0) for name in node.input), default=0)
-        for name in node.output:
-            depth[name] = reached + (node.op_type in WEIGHTED)
-    return depth
 
 
 def _behind_int8(producers: dict[str, onnx.NodeProto], tensor: str, quantized: set[str]) -> bool:

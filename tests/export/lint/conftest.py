@@ -100,6 +100,19 @@ def cpu():
     return s
 
 
+def openvino():
+    """The block of ``cpu`` with a convolution as its skip; what the other one gives to the add is float."""
+    rng, s = np.random.default_rng(1), cpu()
+    at, end = Sketch(arrays=s.arrays), s.nodes.index(s.node("conv2.q"))
+    w0 = at.codes("w0", int8(rng, 4, 3, 1, 1), np.full(4, 0.002))
+    at.op("Conv", ["images.dq", w0], "conv0")
+    skip = at.pair("conv0", 0.03, np.uint8(120))
+    s.nodes[end : end + 2] = at.nodes
+    s.rewire("sum", 0, "conv2")
+    s.rewire("sum", 1, skip)
+    return s
+
+
 @pytest.fixture
 def sketch():
     """Return a builder of the good model for a target."""
@@ -107,4 +120,5 @@ def sketch():
         "tensorrt": lambda: tensorrt(np.int8(0)),
         "cpu-mirror": lambda: tensorrt(np.uint8(128)),
         "cpu": cpu,
+        "openvino": openvino,
     }.__getitem__

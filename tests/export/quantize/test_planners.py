@@ -108,6 +108,44 @@ def test_tensorrt_quantizes_only_the_skip_branch_of_a_residual_add(float_model, 
     assert main == ["conv2", "conv4"]  # and not the 1x1 convolution of the shortcut
 
 
+def test_openvino_rounds_only_the_skip_branch_and_else_places_as_cpu(float_model, images):
+    plan, model = quantized(float_model, images, "openvino")
+    usual, _ = quantized(float_model, images, "cpu")
+    makers = {name: node for node in model.graph.node for name in node.output}
+    found = [sorted(makers[name].name for name in node.input) for node in model.graph.node if node.op_type == "Add"]
+    assert [[name for name in names if not name.endswith(".dequantize")] for names in found] == [["conv2"], ["conv4"]]
+    convs = {node.name: node.output[0] for node in model.graph.node if node.op_type == "Conv"}
+    assert usual.tensors.keys() - plan.tensors.keys() == {convs["conv2"], convs["conv4"]}
+    assert plan.saturating == usual.saturating
+
+
+class Sums(nn.Module):
+    """A convolution that reads what is added to it, then one with a ReLU in front of the add."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.near = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.far1, self.far2 = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Conv2d(8, 5, 8)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        x = x + self.near(x)
+        x = x + F.relu(self.far2(self.far1(x)))
+        return torch.flatten(self.head(x), 1)
+
+
+def test_openvino_keeps_a_pair_that_it_rounds_and_a_relu_in_front_of_an_add(images):
+    torch.manual_seed(0)
+    model = capture(Sums().eval(), SPEC)
+    plan, made = quantized(model, images, "openvino")
+    usual, _ = quantized(model, images, "cpu")
+    (relu,) = [node for node in made.graph.node if node.op_type == "Relu"]
+    assert usual.tensors.keys() - plan.tensors.keys() == {relu.output[0]}
+    assert usual.saturating - plan.saturating == {relu.name}
+    assert [node.name for node in made.graph.node if relu.input[0] in node.output] == ["far2"]
+
+
 def test_tensorrt_scales_are_positive_zero_points_zero_and_biases_float(float_model, images):
     _, model = quantized(float_model, images, "tensorrt")
     values = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
@@ -126,7 +164,7 @@ def test_mirror_gives_identical_logits_in_unoptimised_sessions(float_model, imag
     assert np.array_equal(both[0], both[1])
 
 
-@pytest.mark.parametrize("target", ["cpu", "tensorrt"])
+@pytest.mark.parametrize("target", ["cpu", "openvino", "tensorrt"])
 def test_int8_logits_stay_close_to_float(float_model, images, target):
     _, model = quantized(float_model, images, target)
     onnx.checker.check_model(model, full_check=True)
