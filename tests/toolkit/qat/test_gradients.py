@@ -18,16 +18,20 @@ from rctk.qat.twn import TernaryWeight
 from rctk.qat.xnor import MeanSign
 
 
+SMALL = 2.0**-10
+
+
 def gradients(quantizer, values, weights=None):
     """Return values, their gradient, and those of the parameters, for the sum weighted by ``weights``."""
     x = torch.tensor(values, requires_grad=True)
     out = quantizer(x)
-    (out * (torch.ones_like(x) if weights is None else torch.tensor(weights))).sum().backward()
-    found = {name: p.grad for name, p in quantizer.named_parameters()}
-    if "learned.ratio" in found:  # of the scale itself; the parameter is its multiple of the first value
+    total = (out * (torch.ones_like(x) if weights is None else torch.tensor(weights))).sum()
+    (SMALL * total).backward()  # no relative move reaches its limit
+    found = {name: p.grad / SMALL for name, p in quantizer.named_parameters()}
+    if "learned.change" in found:  # of the scale itself; the parameter is its relative change
         start = quantizer.learned.start
-        found = {"learned": found["learned.ratio"] / start} | {"offset": found.get("shift", start) / start.mean()}
-    return out.detach().tolist(), x.grad.tolist(), {name: grad.tolist() for name, grad in found.items()}
+        found = {"learned": found["learned.change"] * start} | {"offset": found.get("shift", start) * start.mean()}
+    return out.detach().tolist(), (x.grad / SMALL).tolist(), {name: grad.tolist() for name, grad in found.items()}
 
 
 def test_lsq_of_activations():
@@ -38,6 +42,28 @@ def test_lsq_of_activations():
     assert grad == [[1.0, 1.0, 1.0, 0.0]]
     # (0 - 0.4) + (2 - 1.5) + (2 - 2.5) + 3, times 1 / sqrt(4 * 3)
     assert of["learned"] == pytest.approx((-0.4 + 0.5 - 0.5 + 3) / math.sqrt(12))
+
+
+def test_a_step_moves_a_learned_scale_as_the_paper_does_and_by_a_share_of_the_learning_rate_at_most():
+    """SGD subtracts ``lr * gradient`` from the scale itself; large gradients move it by ``lr`` times its first value."""
+    quantizer = LearnedActivation(0.01, 0, 255)
+    optimizer = torch.optim.SGD(quantizer.parameters(), lr=0.1)
+    for upstream, expected in ((1e-3, 0.01 - 0.1 * 1e-3 * 0.4 / math.sqrt(255)), (100.0, 0.01 - 0.1 * 0.01)):
+        with torch.no_grad():
+            quantizer.learned.change.zero_()
+        optimizer.zero_grad()
+        (upstream * quantizer(torch.tensor([[0.016]]))).sum().backward()  # 1.6 steps: slope 2 - 1.6, over sqrt(255)
+        optimizer.step()
+        assert quantizer.steps().scale == pytest.approx(expected, rel=1e-5)
+
+
+def test_weight_decay_pulls_a_learned_scale_to_its_first_value():
+    scale = LearnedWeight(torch.tensor([0.5, 2.0]), 4, 3).learned
+    with torch.no_grad():
+        scale.change.copy_(torch.tensor([0.5, -0.5]))
+    (scale().sum() * 0).backward()
+    torch.optim.SGD(scale.parameters(), lr=1.0, weight_decay=0.2).step()
+    assert scale().tolist() == pytest.approx([0.5 * 1.4, 2.0 * 0.6])
 
 
 def test_lsq_of_weights_has_one_scale_per_row():

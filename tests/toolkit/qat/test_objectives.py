@@ -107,4 +107,4 @@ def test_the_float_graph_teaches(draft, net, batch):
     own, soft = F.cross_entropy(net(x), y), soft_divergence(net(x), teacher(x), 2.0)
     assert float(loss.detach()) == pytest.approx(float((0.75 * own + 0.25 * soft).detach()), rel=1e-5)
     loss.backward()
-    assert all(float(q.learned.ratio.grad.abs().max()) > 0 for q in net.quantizers)
+    assert all(float(q.learned.change.grad.abs().max()) > 0 for q in net.quantizers)

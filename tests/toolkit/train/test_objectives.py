@@ -159,6 +159,23 @@ def test_adv_mix_normalises_clean_and_attacked_images_together_or_apart(bn, upda
     assert model[1].num_batches_tracked == updates
 
 
+def test_statistics_that_ship_average_clean_and_attacked_images(batch):
+    """In the long run ``r = (1 - m)^2 r + (1 - m) m clean + m attacked``: both count, and neither alone ships."""
+
+    class Shifted(AdvMix):
+        def attacked(self, model, x, *_):
+            return x + 2.0
+
+    x, y = batch[0].expand(-1, 3, -1, -1), batch[1]
+    norm = nn.BatchNorm2d(3, affine=False)
+    model = nn.Sequential(norm, nn.AdaptiveAvgPool2d(1), nn.Flatten()).train()
+    for _ in range(100):
+        Shifted(bn="dual")(model, x, y, seeded())
+    m, clean = norm.momentum, x.mean((0, 2, 3))
+    torch.testing.assert_close(norm.running_mean, clean + 2.0 / (2 - m), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(norm.running_var, x.transpose(0, 1).flatten(1).var(dim=1), rtol=1e-4, atol=1e-5)
+
+
 def test_fast_at_takes_one_step_that_may_reach_the_rim(batch):
     x, y = batch
     seen = []

@@ -25,7 +25,7 @@ class Lsq(Qat):
     ``d v_hat / d s`` is ``round(v / s) - v / s`` inside the range and the first or last code outside, times
     ``1 / sqrt(N * high)``, where ``N`` counts the weights of a scale or the features of an image. Weights begin at
     ``2 mean|v| / sqrt(high)``, activations at the range with the least squared error. One bit has the weights -1 and 1
-    and the activations 0 and 1, times their scales. The optimizer moves ``s`` over its first value.
+    and the activations 0 and 1, times their scales. See :func:`rctk.qat.quantizer.moved` for how ``s`` moves.
 
     Reference:
         Esser et al., "Learned Step Size Quantization", ICLR 2020, eq. 1-5. https://arxiv.org/abs/1902.08153

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from rctk.qat.kernel import offset_steps, zero_point
 from rctk.qat.lsq import spread
 from rctk.qat.place import Spot
-from rctk.qat.quantizer import ActivationQuantizer, LearnedActivation, LearnedScale, LearnedWeight, WeightQuantizer
+from rctk.qat.quantizer import (
+    ActivationQuantizer,
+    LearnedActivation,
+    LearnedScale,
+    LearnedWeight,
+    WeightQuantizer,
+    moved,
+)
 from rctk.qat.step import Qat
 from rctk_export.quantize.formats import Steps
 from rctk_export.quantize.grid import MIN_SCALE
@@ -74,7 +81,7 @@ class OffsetActivation(ActivationQuantizer):
 
     def offset(self) -> Tensor:
         """Return the real value at which the grid would begin; learned in units of the first scale."""
-        return self.shift * self.learned.start
+        return moved(self.shift, self.learned.start)
 
     def quantize(self, values: Tensor) -> Tensor:
         """See :class:`rctk.qat.quantizer.Quantizer`."""

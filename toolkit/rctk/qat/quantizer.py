@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -39,11 +40,35 @@ def weight_limits(bits: int) -> tuple[int, int]:
     return (-high if bits == 8 else -high - 1), high
 
 
-class LearnedScale(nn.Module):
-    """A scale as a learned multiple of its first value, within a sixteenth and sixteen times of it.
+class _Moved(torch.autograd.Function):
+    """``multiple * start``; the gradient of the multiple is that of the product over ``start``, and at most 1."""
 
-    One learning rate then fits all: a scale of 0.01, as 8 bits have, moves by the same share as one of 1. With the
-    scale itself as the parameter, those of 8 bits changed their sign within ten steps at a learning rate of 0.02.
+    @staticmethod
+    def forward(ctx: Any, multiple: Tensor, start: Tensor) -> Tensor:
+        ctx.save_for_backward(start)
+        return multiple * start
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
+        (start,) = ctx.saved_tensors
+        return (grads[0] / start).clamp(-1, 1), None
+
+
+def moved(multiple: Tensor, start: Tensor) -> Tensor:
+    """Return ``multiple * start`` such that SGD moves the product as if it were the parameter itself.
+
+    A learning rate moves it by that share of ``start`` at most in one step (momentum adds up): with the product as the
+    parameter, scales of 8 bits, which are near 0.01, changed their sign within ten steps at a learning rate of 0.02;
+    with the plain gradient of the multiple, which is smaller by ``start`` squared, scales of weights stayed where they
+    were.
+    """
+    return cast("Tensor", _Moved.apply(multiple, start))
+
+
+class LearnedScale(nn.Module):
+    """A scale as its first value and a learned relative change, between a sixteenth and sixteen times that value.
+
+    Weight decay pulls it towards its first value, not towards zero.
     """
 
     start: Tensor
@@ -51,12 +76,12 @@ class LearnedScale(nn.Module):
     def __init__(self, start: Tensor) -> None:
         super().__init__()
         self.register_buffer("start", start.detach().clone().clamp_min(MIN_SCALE))
-        self.ratio = nn.Parameter(torch.ones_like(self.start))
+        self.change = nn.Parameter(torch.zeros_like(self.start))
 
     def forward(self) -> Tensor:
-        """Return the scale; the gradient of the ratio is that of the scale times its first value."""
-        ratio = self.ratio + (self.ratio.detach().clamp(1 / 16, 16) - self.ratio.detach())
-        return held(ratio * self.start)
+        """Return the scale."""
+        change = self.change + (self.change.detach().clamp(1 / 16 - 1, 15) - self.change.detach())
+        return held(moved(1 + change, self.start))
 
 
 class Quantizer(nn.Module, ABC):

@@ -22,8 +22,8 @@ class AdvMix(Adversarial):
         weight: Of the attacked images; the paper's lambda.
         normalised: Divide by ``1 + weight``, which keeps the size of a step.
         bn: What BatchNorm normalises a batch with while it trains: ``joint`` statistics of clean and attacked images in
-            one forward pass, or ``dual``, each with its own. Scales and shifts are shared, and the running statistics
-            that are deployed average both.
+            one forward pass, or ``dual``, each with its own. Scales and shifts are shared. There is one set of running
+            statistics, which is deployed: it averages both, attacked images with ``1 / (2 - momentum)``, 0.53.
 
     Reference:
         Goodfellow et al., "Explaining and Harnessing Adversarial Examples", ICLR 2015, section 6,
