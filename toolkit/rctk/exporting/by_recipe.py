@@ -42,14 +42,14 @@ def export_by_recipe(  # noqa: PLR0913  # what export_int8 takes, and the recipe
     Raises:
         OptionError: The recipe has module steps, and ``model`` is a graph; or a step trains for another target.
     """
-    _check_targets(recipe, settings)
+    check_targets(recipe, settings)
     source, facts = _float(model, recipe, context)
     draft = apply_graph_steps(first_draft(source, settings), recipe, context)
     source = replace(source, origin={**source.origin, **facts, "recipe": recipe.as_list()})
     return export_draft(draft, source, calibration, out, settings, force=force, progress=context.progress)
 
 
-def _check_targets(recipe: Recipe, settings: ExportSettings) -> None:
+def check_targets(recipe: Recipe, settings: ExportSettings) -> None:
     """Refuse targets that a quantization-aware step does not train for, before it has trained for hours."""
     for named in recipe.graph_steps:
         target = getattr(named.step, "target", None)
