@@ -40,7 +40,7 @@ def text_lines(comparison: Comparison) -> list[str]:
     return [
         *lines,
         *([comparison.disbelief] if comparison.disbelief else []),
-        f"{comparison.outcome} ({comparison.samples:,} samples, allowed drop {_share(comparison.max_drop)})",
+        f"{comparison.outcome} ({comparison.samples:,} samples, allowed drop {allowed_drop(comparison.max_drop)})",
     ]
 
 
@@ -55,7 +55,7 @@ def markdown_summary(comparison: Comparison, subject: str = "") -> str:
         [
             f"### rctk compare{title}: {comparison.outcome}",
             "",
-            f"{comparison.samples:,} samples, the same for both; allowed drop {_share(comparison.max_drop)}.",
+            f"{comparison.samples:,} samples, the same for both; allowed drop {allowed_drop(comparison.max_drop)}.",
             "",
             *(f"| {' | '.join(row)} |" for row in table),
             "",
@@ -83,7 +83,7 @@ def junit_xml(comparison: Comparison, subject: str = "") -> str:
     root = ET.Element("testsuites", {"name": "rctk compare", **counts})
     suite = ET.SubElement(root, "testsuite", {"name": text(subject) if subject else "rctk compare", **counts})
     for gate in comparison.gates:
-        name = f"{gate.name} accuracy drops by less than {_share(comparison.max_drop)}"
+        name = f"{gate.name} accuracy drops by less than {allowed_drop(comparison.max_drop)}"
         case = ET.SubElement(suite, "testcase", {"classname": "rctk.compare", "name": name})
         tag = {"does not hold": "failure", "not enough samples": "error"}.get(gate.verdict.outcome)
         if tag:
@@ -100,7 +100,7 @@ def junit_xml(comparison: Comparison, subject: str = "") -> str:
 def verdict_sentence(gate: Gate) -> str:
     """Say what was decided, with the bound that decided it."""
     verdict = gate.verdict
-    allowed = _share(verdict.margin)
+    allowed = allowed_drop(verdict.margin)
     if verdict.outcome == "holds":
         return (
             f"holds: the difference is above -{allowed} with 95 % confidence (lower bound {points(verdict.lower, 2)})"
@@ -116,8 +116,8 @@ def verdict_sentence(gate: Gate) -> str:
 def vacuous_note(name: str, float_accuracy: float, max_drop: float) -> str:
     """Word the note for a gate that no engine could fail."""
     return (
-        f"note: float {name} accuracy is {percent(float_accuracy)}, not above the allowed drop of {_share(max_drop)}: "
-        f"no engine could fail the {name} gate"
+        f"note: float {name} accuracy is {percent(float_accuracy)}, not above the allowed drop of "
+        f"{allowed_drop(max_drop)}: no engine could fail the {name} gate"
     )
 
 
@@ -131,11 +131,11 @@ def write_outputs(
 ) -> None:
     """Write the files that were asked for; the summary is appended, as CI systems expect, the others are replaced."""
     if junit is not None:
-        _write(junit, junit_xml(comparison, subject))
+        write_file(junit, junit_xml(comparison, subject))
     if json is not None:
-        _write(json, dumps({"subject": subject, **comparison.as_dict()}, indent=2) + "\n")
+        write_file(json, dumps({"subject": subject, **comparison.as_dict()}, indent=2) + "\n")
     if summary is not None:
-        _write(summary, markdown_summary(comparison, subject), append=True)
+        write_file(summary, markdown_summary(comparison, subject), append=True)
 
 
 def default_summary(environ: Mapping[str, str]) -> Path | None:
@@ -165,12 +165,19 @@ def _needed(gate: Gate) -> str:
     return "no count of samples shows a drop of less than 0 for an engine that is only as good as float"
 
 
-def _share(share: float) -> str:
+def allowed_drop(share: float) -> str:
+    """Word a margin.
+
+    Example:
+        >>> allowed_drop(0.02), allowed_drop(0.01)
+        ('2 points', '1 point')
+    """
     value = f"{100 * share:g}"
     return f"{value} point" if value == "1" else f"{value} points"
 
 
-def _write(path: Path, content: str, *, append: bool = False) -> None:
+def write_file(path: Path, content: str, *, append: bool = False) -> None:
+    """Replace or extend a file; :class:`~rctk_kernels.errors.RecordError` where that cannot be done."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if append:

@@ -95,12 +95,16 @@ class BundleGate(NamedTuple):
             the larger of the two counts.
         p_fails: Holm-adjusted p-value of "neither drops by more": twice the smaller of the two.
         disbelief: Why the masking audit overrules a gate that holds, else ``""``.
+        uncorrected_p_holds: As if there were no other bundle.
+        uncorrected_p_fails: As if there were no other bundle.
     """
 
     outcome: Outcome
     p_holds: float
     p_fails: float
     disbelief: str
+    uncorrected_p_holds: float
+    uncorrected_p_fails: float
 
 
 BUNDLES = ("bundle", "Holm p: holds / fails", "verdict, corrected")
@@ -115,13 +119,14 @@ def gate_bundles(comparisons: Mapping[str, Comparison]) -> dict[str, BundleGate]
         holds.append(max(chances))
         fails.append(min(1.0, 2 * min(1 - chance for chance in chances)))
     found = {}
-    for (name, one), p_holds, p_fails in zip(comparisons.items(), holm(holds), holm(fails), strict=True):
+    rows = zip(comparisons.items(), holm(holds), holm(fails), holds, fails, strict=True)
+    for (name, one), p_holds, p_fails, *uncorrected in rows:
         outcome: Outcome = "not enough samples"
         if p_fails < ALPHA or one.disbelief:
             outcome = "does not hold"
         elif p_holds < ALPHA:
             outcome = "holds"
-        found[name] = BundleGate(outcome, p_holds, p_fails, one.disbelief)
+        found[name] = BundleGate(outcome, p_holds, p_fails, one.disbelief, *uncorrected)
     return found
 
 

@@ -52,6 +52,22 @@ def test_an_attack_by_protocol_names_tiers_audit_and_verdict(rctk, bundle, digit
     assert "What broke the images" in (tmp_path / "runs" / "report.html").read_text()
 
 
+def test_a_protocol_is_repeated_with_other_seeds_and_metrics_stand_beside_it(rctk, bundle, digits, tmp_path):
+    flags = ("--data", digits, "--samples", 30, "--protocol", "quick", "--eps", "0.05", "--repeats", 2)
+    done = rctk("attack", bundle, *flags, "--metric", "r-inf")
+    assert done.code == 0, done.err
+    assert "engine: 2 runs: worst case per image" in done.out
+    assert "worst case of 6 tiers with 2 seeds" in done.out
+    for record in lines(tmp_path):
+        values = record["values"]
+        assert record["settings"]["repeats"] == values["repeats"]["runs"] == 2
+        assert values["repeats"]["worst_case"] == values["robust_accuracy"] <= values["repeats"]["low"]
+        assert values["protocol"]["counts"]["survived"] == round(30 * values["robust_accuracy"])
+        assert values["protocol"]["audit"]["verdict"] in {"pass", "suspicious"}
+        assert 0 <= values["metrics"]["r-inf"]["value"] <= values["clean_accuracy"]
+    assert not (tmp_path / "runs" / "unfinished").exists()
+
+
 def test_a_failing_audit_overrules_the_gate(rctk, masked, digits, tmp_path):
     """A file against itself: every difference is 0, but nobody should believe the number."""
     flags = ("--input", "1x8x8", "--float", masked, "--data", digits, "--samples", 60, "--eps", "0.1")
@@ -67,12 +83,16 @@ def test_a_failing_audit_overrules_the_gate(rctk, masked, digits, tmp_path):
     assert (suite.get("tests"), suite.get("failures")) == ("3", "1")
 
 
-def test_an_honest_pair_holds(rctk, bundle, digits, tmp_path):
-    done = rctk("compare", bundle, "--data", digits, "--max-drop", "0.1", "--protocol", "quick", "--eps", "0.05")
+def test_an_honest_pair_holds_on_the_worst_case_of_two_seeds(rctk, bundle, digits, tmp_path):
+    flags = ("--data", digits, "--samples", 50, "--protocol", "quick", "--eps", "0.05", "--repeats", 2)
+    done = rctk("compare", bundle, *flags, "--max-drop", "0.3")
     assert done.code == 0, done.out + done.err
     (record,) = lines(tmp_path)
-    assert record["values"]["disbelief"] == ""
-    assert set(record["values"]["protocol"]) == {"float", "engine"}
+    values = record["values"]
+    assert values["disbelief"] == ""
+    assert set(values["protocol"]) == {"float", "engine"}
+    assert values["robust"]["engine_accuracy"] == values["repeats"]["engine"]["worst_case"]
+    assert values["answers"]["engine"]["changed_classes"] == 0  # a protocol looks at the answers first, too
 
 
 def test_a_bare_file_without_a_parent_says_which_tiers_are_missing(rctk, float_onnx, digits):

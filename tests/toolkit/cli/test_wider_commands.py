@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -53,15 +54,25 @@ def test_every_attack_is_gated_by_itself(rctk, records, bundle, common):
     assert values["repeats"]["engine"]["runs"] == 2
 
 
-def test_bundles_to_choose_from_are_gated_together(rctk, records, bundle, own_bundle, common):
-    done = rctk("compare", bundle, "--also", own_bundle, *common, "--attack", "fgsm", "--max-drop", "0.3")
+def test_bundles_to_choose_from_are_gated_together(rctk, records, bundle, own_bundle, common, tmp_path):
+    files = ("--junit", "gate.xml", "--json", "gate.json", "--summary", "gate.md")
+    done = rctk("compare", bundle, "--also", own_bundle, *common, "--attack", "fgsm", "--max-drop", "0.3", *files)
     assert done.code == 0
     assert "2 bundles, any of which may ship, corrected for their number" in done.out
     first, second = (record["values"] for record in records())
     assert first["among"] == second["among"]
     assert set(first["among"]) == {str(bundle), str(own_bundle)}
-    refusal = rctk("compare", bundle, "--also", own_bundle, *common, "--junit", "gate.xml").refusal
-    assert "--junit and --json hold one comparison" in refusal
+    suites = ET.parse(tmp_path / "gate.xml").getroot().findall("testsuite")
+    assert [suite.get("name") for suite in suites] == [str(bundle), str(own_bundle)]
+    entries = json.loads((tmp_path / "gate.json").read_text())["bundles"]
+    assert [entry["corrected"] for entry in entries] == list(first["among"].values())
+    assert "2 bundles, any of which may ship" in (tmp_path / "gate.md").read_text()
+
+
+def test_a_bundle_given_twice_is_refused(rctk, bundle, common, tmp_path):
+    refusal = rctk("compare", bundle, "--also", bundle.parent / "." / bundle.name, *common).refusal
+    assert "give every bundle once" in refusal
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_file_that_cannot_be_written_hides_no_verdict(rctk, records, bundle, common, tmp_path, monkeypatch):
@@ -115,8 +126,9 @@ def test_a_differential_search_goes_both_ways(rctk, records, bundle, common):
         (("differential", "BUNDLE", "--replay-every", "0"), "at least 1"),
         (("attack", "BUNDLE", "--repeats", "0"), "--repeats must be at least 1"),
         (("attack", "BUNDLE", "--metric", "clevr"), "did you mean 'clever'"),
-        (("attack", "BUNDLE", "--protocol", "quick", "--repeats", "2"), "--repeats and --each go with --attack"),
-        (("compare", "BUNDLE", "--protocol", "quick", "--each"), "--repeats and --each go with --attack"),
+        (("attack", "BUNDLE", "--protocol", "quick", "--repeats", "0"), "--repeats must be at least 1"),
+        (("attack", "BUNDLE", "--norm", "l2", "--metric", "r-inf"), "say --metric r-inf:eps=8/255"),
+        (("compare", "BUNDLE", "--protocol", "quick", "--each"), "name the attacks instead: --attack apgd-ce:steps=25"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(rctk, tmp_path, bundle, common, arguments, words):

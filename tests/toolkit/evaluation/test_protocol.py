@@ -14,6 +14,7 @@ from rctk.data import read_split
 from rctk.evaluation.differential import SEARCHES
 from rctk.evaluation.journal import Journal
 from rctk.evaluation.protocol import LETTERS, PROTOCOLS, TIERS, Protocol, protocol_named
+from rctk.evaluation.protocol_repeats import repeated_protocol
 from rctk.evaluation.protocol_run import run_protocol
 from rctk.evaluation.rounds import evidence_of
 from rctk.evaluation.subjects import Subject
@@ -93,6 +94,32 @@ def found(module, coarse, split):
         Subject(name="float", predict=predict_with(module), model=module),
     ]
     return run(subjects, split)
+
+
+def test_seeds_together_break_what_any_of_them_breaks_and_are_audited_once(forms, split):
+    asked = []
+
+    def seeded(seed, audited):
+        asked.append((seed, audited))
+        small = dataclasses.replace(TINY, substitute=(), differential=())
+        return run(forms, split, small, seed=seed, audited=audited)
+
+    both, spreads = repeated_protocol(seeded, 4, 2)
+    assert asked == [(4, True), (5, False)]
+    single = [seeded(seed, False) for seed in (4, 5)]
+    assert single[0].audits == ()
+    assert "not audited for masked gradients: it was not asked for" in single[0].verdict("engine")
+    assert [audit.name for audit in both.audits] == ["float", "engine"]
+    for name in ("float", "engine"):
+        alive = [one.suite.robust[name] for one in single]
+        assert both.suite.robust[name].tolist() == (alive[0] & alive[1]).tolist()
+        assert spreads[name].low == min(one.mean() for one in alive)
+        assert both.tiers(name)[-1].left.hits == (alive[0] & alive[1]).sum()
+        first = {tier: index for index, tier in enumerate([*TIERS, "survived", "misclassified"])}
+        earlier = np.minimum(*([first[tier] for tier in one.broken_by(name)] for one in single))
+        assert [first[tier] for tier in both.broken_by(name)] == earlier.tolist()
+    assert set(both.not_run) == {"substitute", "differential"}
+    assert "worst case of 4 tiers with 2 seeds" in both.verdict("engine")
 
 
 def test_every_image_has_one_outcome_and_tiers_only_ever_lower_the_number(found, split):

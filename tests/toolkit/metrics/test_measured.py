@@ -78,6 +78,12 @@ def test_what_has_no_gradient_is_refused(linear):
     for text in ("r2", "r-inf", "clever"):
         with pytest.raises(AttackError, match=r"no torch model"):
             measure(text, blind)
+    for text in ("r2", "r-inf", "clever", "distance", "distance:attack=deepfool"):
+        with pytest.raises(AttackError, match=r"needs gradients and engine has no torch model; .*hopskipjump"):
+            METRICS.build(text).check(blind, ThreatModel())
+    METRICS.build("distance:attack=hopskipjump").check(blind, ThreatModel())
+    with pytest.raises(AttackError, match="does not look for the nearest image"):
+        METRICS.build("distance:attack=pgd").check(linear, ThreatModel())
     with pytest.raises(OptionError, match="clever:images"):
         METRICS.build("clever:images=0")
     with pytest.raises(OptionError, match="r2:steps"):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from rctk.cli.attack_extras import Measured, check_extras, extras, fed, measure, settings_of, show
+from rctk.cli.attack_extras import check_extras, check_measurable, extras, fed, measure, settings_of, show
 from rctk.cli.attack_records import ATTACK_COLUMNS, WORST_COLUMNS, append_attacks, attack_rows, save, worst_rows
 from rctk.cli.console import Bars, table
 from rctk.cli.flags import DataFlags, GridFlags, InputFlags, RecordFlags, Repeated, Whole
 from rctk.cli.places import check_file
-from rctk.cli.protocol_runs import Journals, chosen, protocol_run, show_protocol
+from rctk.cli.protocol_runs import Journals, chosen, protocol_forms, protocol_run, show_protocol
 from rctk.cli.words import ratio
 from rctk.data import read_split
 from rctk.deployment import open_deployment
@@ -22,7 +22,6 @@ from rctk.evaluation.protocol_result import ProtocolResult
 from rctk.evaluation.repeats import repeated
 from rctk.evaluation.suite import attack_subjects
 from rctk.forms import check_forms, need_gradients, need_reference, open_forms
-from rctk.statistics.planning import Spread
 
 NO_INPUT_FLAGS = InputFlags()
 NO_THREAT_FLAGS = GridFlags()
@@ -83,38 +82,31 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
     preset, attacks = chosen(protocol, attack)
     budget, folder = threat.model(), records.checked()
     check_file(save_candidates, "--save-candidates")
-    gradients = check_extras(metric, repeats, protocol) or need_gradients(attacks)
+    gradients = check_extras(metric, repeats) or need_gradients(attacks)
     with open_deployment(path, target=target, spec=flags.spec(), parent=parent) as deployment:
         engine = deployment.engine_of(engine)
         split = read_split(
             data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download
         )
         found: ProtocolResult | None = None
-        spreads: dict[str, Spread] = {}
-        measured: Measured = {}
         look = FirstLook(split, batch_size, deployment.classes)
         budget = fed(budget, deployment, look, rounded=threat.rounded)
         journals = Journals(folder, deployment, split, budget, engine)
+        how: dict[str, Any] = {"batch_size": batch_size, "cross": cross, "rounded": threat.rounded}
         if preset is not None:
-            found, journal = protocol_run(
-                deployment,
-                split,
-                preset,
-                on=on,
-                engine=engine,
-                seed=data.seed,
-                threat=budget,
-                rounded=threat.rounded,
-                batch_size=batch_size,
-                folder=folder,
-                cross=cross,
-                look=look,
-            )
-            journals.append(journal)
-            result = found.suite
+            with protocol_forms(deployment, split, on, engine, look) as opened:
+                check_measurable(metric, opened.subjects, budget)
+                found, spreads = protocol_run(
+                    opened, split, preset, seed=data.seed, repeats=repeats, threat=budget, journals=journals, **how
+                )
+                result = found.suite
+                measured = measure(
+                    metric, opened.subjects, split, budget, seed=data.seed, batch_size=batch_size, progress=Bars()
+                )
         else:
             pairs = need_reference(attacks)
             with open_forms(deployment, on, engine, gradients=gradients, beside=pairs, look=look) as subjects:
+                check_measurable(metric, subjects, budget)
                 result, spreads = repeated(
                     lambda seed: attack_subjects(
                         subjects,
@@ -122,11 +114,9 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
                         attacks,
                         budget,
                         seed=seed,
-                        batch_size=batch_size,
-                        cross=cross,
-                        rounded=threat.rounded,
                         progress=Bars(),
-                        journal=journals.of(seed),
+                        journal=journals.attacks(seed),
+                        **how,
                     ),
                     data.seed,
                     repeats,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from rctk.cli.console import table
 from rctk.data import Split
 from rctk.deployment import Deployment
 from rctk.evaluation.first_look import FirstLook
+from rctk.evaluation.protocol import Protocol
 from rctk.evaluation.subjects import EIGHT_BIT, Subject
 from rctk.evaluation.suite import SuiteResult
 from rctk.metrics.measured import METRICS
@@ -36,27 +36,35 @@ def fed(budget: ThreatModel, deployment: Deployment, look: FirstLook, *, rounded
     return replace(budget, grid="uint8")
 
 
-def check_extras(metrics: Sequence[str], repeats: int, protocol: str | None) -> bool:
+def check_extras(metrics: Sequence[str], repeats: int) -> bool:
     """Refuse a metric or a setting that does not exist; say whether any is wanted, because most need gradients."""
     found = [METRICS.build(text) for text in metrics]
-    if protocol is not None and found:
-        raise OptionError("--metric goes with --attack; leave it out beside --protocol")
-    check_repeats(repeats, protocol)
+    check_repeats(repeats)
     return bool(found)
 
 
-def check_repeats(repeats: int, protocol: str | None, *, each: bool = False) -> None:
-    """Refuse fewer runs than one, and repeats or separate gates of a protocol, which is one run with one seed."""
+def check_repeats(repeats: int) -> None:
+    """Refuse fewer runs than one."""
     if repeats < 1:
         raise OptionError(f"--repeats must be at least 1, got {repeats}")
-    if protocol is not None and (repeats > 1 or each):
-        raise OptionError("--repeats and --each go with --attack; run the protocol again with another --seed instead")
 
 
-def check_files_of_several(also: Sequence[Path], *, junit: Path | None, json: Path | None) -> None:
-    """Refuse files that hold one comparison where several are made."""
-    if also and (junit is not None or json is not None):
-        raise OptionError("--junit and --json hold one comparison; with --also read the records, or gate one by one")
+def check_each(preset: Protocol | None, *, each: bool) -> None:
+    """Refuse separate gates of a protocol: a tier sees only the images that those before it left."""
+    if preset is not None and each:
+        attacks = " ".join(f"--attack {text}" for text in preset.attacks)
+        raise OptionError(
+            "--each gates every attack on all images, a protocol shows later tiers only what the earlier ones left; "
+            f"name the attacks instead: {attacks} --each"
+        )
+
+
+def check_measurable(metrics: Sequence[str], subjects: Sequence[Subject], threat: ThreatModel) -> None:
+    """Refuse a metric that one of the forms does not allow, before hours are spent on attacks."""
+    for text in metrics:
+        for subject in subjects:
+            if subject.judged:
+                METRICS.build(text).check(subject, threat)
 
 
 def measure(  # noqa: PLR0913  # what, of whom, on what, and how

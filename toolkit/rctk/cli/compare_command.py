@@ -8,14 +8,15 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from rctk.cli.attack_extras import check_files_of_several, check_repeats
-from rctk.cli.compare_run import Asked, compare_one
+from rctk.cli.attack_extras import check_each, check_repeats
+from rctk.cli.compare_run import Asked, compare_one, different, several_of
 from rctk.cli.console import table
 from rctk.cli.flags import DataFlags, Fraction, GridFlags, InputFlags, RecordFlags, Repeated, Switch, Whole
 from rctk.cli.places import check_file
 from rctk.cli.protocol_runs import chosen
 from rctk.forms import need_gradients
 from rctk.gate_outputs import default_summary, write_outputs
+from rctk.gate_several import write_several
 from rctk.gate_together import BUNDLES, exit_code_of, gate_bundles, rows_of, together_of_bundles
 from rctk.statistics.non_inferiority import check_margin
 from rctk.statistics.planning import plan_text
@@ -76,9 +77,9 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
             that of all attacks together.
         repeats: Attack with so many seeds, from --seed on; the worst case per image counts, the spread is told.
         batch_size: Most images in one pass.
-        junit: Write JUnit XML there.
+        junit: Write JUnit XML there; with --also one test suite per bundle.
         summary: Append a Markdown summary there; $GITHUB_STEP_SUMMARY by default where it is set.
-        json: Write the comparison as JSON there.
+        json: Write the comparison as JSON there; with --also one entry per bundle.
         threat: Budget.
         flags: Input of a bare file.
         records: Where results go.
@@ -94,8 +95,9 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
     threat.model()
     need_gradients(attacks)
     folder = records.checked()
-    check_repeats(repeats, protocol, each=each)
-    check_files_of_several(also, junit=junit, json=json)
+    check_repeats(repeats)
+    check_each(preset, each=each)
+    paths = different((path, *also))
     asked = Asked(
         data=data,
         max_drop=max_drop,
@@ -111,20 +113,20 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
         flags=flags,
         folder=folder,
     )
-    finished = [compare_one(one, asked) for one in (path, *also)]
-    several = {str(at): one.done.gates() for at, one in zip((path, *also), finished, strict=True)}
-    chances = gate_bundles(several) if also else {}
+    finished = [compare_one(one, asked) for one in paths]
+    chances = gate_bundles({str(at): one.done.gates() for at, one in zip(paths, finished, strict=True)}) if also else {}
     for one in finished:
         one.record(asked, {"among": together_of_bundles(chances)} if also else {})
     try:
-        for one in finished:
-            write_outputs(one.done.gates(), one.name, junit=junit, summary=summary, json=json)
+        if also:
+            write_several(several_of(paths, finished, chances), junit=junit, summary=summary, json=json)
+        else:
+            write_outputs(finished[0].done.gates(), finished[0].name, junit=junit, summary=summary, json=json)
     finally:  # a file that cannot be written hides no verdict, and a reader who left costs no file
         for one in finished:
             one.show()
     for one in finished:
-        if one.journal is not None:
-            one.journal.forget()
+        one.journals.forget()
     if also:
         table(f"{len(finished)} bundles, any of which may ship, corrected for their number", BUNDLES, rows_of(chances))
         return exit_code_of(chances)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,20 @@ from rctk.cli.attack_extras import fed, settings_of
 from rctk.cli.compare_words import Compared
 from rctk.cli.console import Bars
 from rctk.cli.flags import DataFlags, GridFlags, InputFlags
-from rctk.cli.protocol_runs import protocol_run
+from rctk.cli.protocol_runs import Journals, protocol_forms, protocol_run
 from rctk.data import Split, read_split
 from rctk.deployment import Deployment, open_deployment
 from rctk.evaluation.first_look import FirstLook
-from rctk.evaluation.journal import Journal
 from rctk.evaluation.protocol import Protocol
 from rctk.evaluation.repeats import Apart, repeated
 from rctk.evaluation.suite import attack_subjects
 from rctk.forms import need_gradients, need_reference, open_forms
-from rctk.gate_together import gate_attacks
+from rctk.gate_several import OneOfSeveral
+from rctk.gate_together import BundleGate, gate_attacks
 from rctk.machine import machine_facts, versions
 from rctk.records import Record
 from rctk.threat import ThreatModel
+from rctk_kernels.errors import OptionError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,7 @@ class Finished:
         split: Images.
         budget: Of the attacks.
         done: The result.
-        journal: Of a protocol; to be forgotten when the result is on disk.
+        journals: Of a protocol; to be forgotten when the result is on disk.
         engine: That ran the deployed file.
     """
 
@@ -61,7 +63,7 @@ class Finished:
     split: Split
     budget: ThreatModel
     done: Compared
-    journal: Journal | None
+    journals: Journals
     engine: str
 
     @property
@@ -89,6 +91,26 @@ class Finished:
         self.done.show()
 
 
+def different(paths: Sequence[Path]) -> Sequence[Path]:
+    """Refuse one bundle given twice: it would count as two of those that the correction is for."""
+    seen: dict[Path, Path] = {}
+    for path in paths:
+        before = seen.setdefault(path.resolve(), path)
+        if before is not path:
+            raise OptionError(f"--also {path} is the bundle that {before} names already; give every bundle once")
+    return paths
+
+
+def several_of(
+    paths: Sequence[Path], finished: Sequence[Finished], chances: Mapping[str, BundleGate]
+) -> dict[str, OneOfSeveral]:
+    """Return what files about several bundles hold."""
+    return {
+        str(path): OneOfSeveral(one.name, one.done.gates(), chances[str(path)])
+        for path, one in zip(paths, finished, strict=True)
+    }
+
+
 def compare_one(path: Path, asked: Asked) -> Finished:
     """Attack float and engine of one bundle or bare file."""
     data, parent = asked.data, asked.parent
@@ -99,42 +121,44 @@ def compare_one(path: Path, asked: Asked) -> Finished:
         )
         look = FirstLook(split, asked.batch_size, deployment.classes)
         budget = fed(asked.threat.model(), deployment, look, rounded=asked.threat.rounded)
+        journals = Journals(asked.folder, deployment, split, budget, asked.engine)
         if asked.preset is None:
-            done, journal = _attacked(deployment, split, budget, look, asked), None
+            done = _attacked(deployment, split, budget, look, asked)
         else:
-            done, journal = _protocol(deployment, split, budget, look, asked)
+            done = _protocol(deployment, split, budget, look, asked, journals)
     notes = (*look.notes, *done.result.notes)
     done = replace(done, result=replace(done.result, notes=notes))
-    return Finished(deployment=deployment, split=split, budget=budget, done=done, journal=journal, engine=asked.engine)
+    return Finished(
+        deployment=deployment, split=split, budget=budget, done=done, journals=journals, engine=asked.engine
+    )
 
 
 def _protocol(
-    deployment: Deployment, split: Split, budget: ThreatModel, look: FirstLook, asked: Asked
-) -> tuple[Compared, Journal]:
+    deployment: Deployment, split: Split, budget: ThreatModel, look: FirstLook, asked: Asked, journals: Journals
+) -> Compared:
     assert asked.preset is not None
     deployment.need_float()
-    found, journal = protocol_run(
-        deployment,
-        split,
-        asked.preset,
-        on=("float", "engine"),
-        engine=asked.engine,
-        seed=asked.data.seed,
-        threat=budget,
-        rounded=asked.threat.rounded,
-        batch_size=asked.batch_size,
-        folder=asked.folder,
-    )
-    done = Compared(
+    with protocol_forms(deployment, split, ("float", "engine"), asked.engine, look) as opened:
+        found, spreads = protocol_run(
+            opened,
+            split,
+            asked.preset,
+            seed=asked.data.seed,
+            repeats=asked.repeats,
+            threat=budget,
+            rounded=asked.threat.rounded,
+            batch_size=asked.batch_size,
+            journals=journals,
+        )
+    return Compared(
         result=found.suite,
         max_drop=asked.max_drop,
         rounded=asked.threat.rounded,
         look=look,
-        spreads={},
+        spreads=spreads,
         single={},
         found=found,
     )
-    return done, journal
 
 
 def _attacked(deployment: Deployment, split: Split, budget: ThreatModel, look: FirstLook, asked: Asked) -> Compared:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from rctk.cli.console import Bars, share, table
 from rctk.data import Split
 from rctk.deployment import REMOTE, Deployment
 from rctk.evaluation.journal import Journal
 from rctk.evaluation.protocol import FLOAT, LEAST_CORRECT, TIERS, Protocol, Tier, protocol_named
+from rctk.evaluation.protocol_repeats import repeated_protocol
 from rctk.evaluation.protocol_result import ProtocolResult
 from rctk.evaluation.protocol_run import run_protocol
 from rctk.evaluation.subjects import Subject
 from rctk.forms import open_forms
 from rctk.machine import versions
+from rctk.statistics.planning import Spread
 from rctk.threat import ThreatModel
 from rctk_kernels.errors import DataError, GraphError
 
@@ -47,26 +50,21 @@ def journal_of(
 
 
 class Journals:
-    """The journals of one command, to be forgotten when its result is on disk.
-
-    A protocol has one. Attacks on a server have one per seed, because servers and networks die in mid-attack.
-    """
+    """The journals of one command, one per seed, to be forgotten when its result is on disk."""
 
     def __init__(self, folder: Path, deployment: Deployment, split: Split, threat: ThreatModel, engine: str) -> None:
         self._run = (folder, deployment, split, threat, engine)
         self._kept: list[Journal] = []
 
-    def append(self, journal: Journal) -> None:
-        """Remember a journal."""
-        self._kept.append(journal)
-
-    def of(self, seed: int) -> Journal | None:
-        """Return the journal of the attacks with this seed; None where the engine runs in this process."""
+    def protocol(self, seed: int) -> Journal:
+        """Return the journal of a protocol with this seed."""
         folder, deployment, split, threat, engine = self._run
-        if engine.partition(":")[0] != REMOTE:
-            return None
-        self.append(journal_of(folder, deployment, split, threat, seed, engine))
+        self._kept.append(journal_of(folder, deployment, split, threat, seed, engine))
         return self._kept[-1]
+
+    def attacks(self, seed: int) -> Journal | None:
+        """Return the journal of single attacks; None where no server or network can die in mid-attack."""
+        return self.protocol(seed) if self._run[-1].partition(":")[0] == REMOTE else None
 
     def forget(self) -> None:
         """Remove all of them."""
@@ -74,59 +72,72 @@ class Journals:
             journal.forget()
 
 
-def protocol_run(  # noqa: PLR0913  # what the flags say
-    deployment: Deployment,
-    split: Split,
-    preset: Protocol,
-    *,
-    on: Sequence[str],
-    engine: str,
-    seed: int,
-    threat: ThreatModel,
-    rounded: bool,
-    batch_size: int,
-    folder: Path,
-    cross: bool = True,
-    look: Callable[[Subject], Subject] | None = None,
-) -> tuple[ProtocolResult, Journal]:
-    """Run a protocol on the forms named and on the float parent, which it needs; return its journal to forget."""
+class Opened(NamedTuple):
+    """What a protocol runs on.
+
+    Attributes:
+        subjects: The forms named, and the float parent.
+        reasons: Tiers that will not run, and why.
+    """
+
+    subjects: list[Subject]
+    reasons: dict[Tier, str]
+
+
+@contextmanager
+def protocol_forms(
+    deployment: Deployment, split: Split, on: Sequence[str], engine: str, look: Callable[[Subject], Subject] | None
+) -> Iterator[Opened]:
+    """Open the forms, the float parent among them; a graph that cannot be differentiated goes without its twin."""
     if len(split) < LEAST_CORRECT:
         raise DataError(
             f"{split.name}: a protocol needs {LEAST_CORRECT} correctly classified images or more, got {len(split)} "
             "images; take more --samples"
         )
-    journal = journal_of(folder, deployment, split, threat, seed, engine)
-    with _forms(deployment, on, engine, look) as (subjects, reasons):
-        found = run_protocol(
-            subjects,
-            split,
-            preset,
-            threat,
-            seed=seed,
-            batch_size=batch_size,
-            cross=cross,
-            rounded=rounded,
-            reasons=reasons,
-            progress=Bars(),
-            journal=journal,
-        )
-    return found, journal
-
-
-@contextmanager
-def _forms(
-    deployment: Deployment, on: Sequence[str], engine: str, look: Callable[[Subject], Subject] | None
-) -> Iterator[tuple[list[Subject], dict[Tier, str]]]:
-    """Open the forms, the float parent among them; a graph that cannot be differentiated goes without its twin."""
     parent = () if deployment.float is None else (FLOAT,)
     forms = list(dict.fromkeys((*parent, *on)))
     with ExitStack() as stack:
+        reasons: dict[Tier, str] = {}
         try:
-            subjects, reasons = stack.enter_context(open_forms(deployment, forms, engine, look=look)), {}
+            subjects = stack.enter_context(open_forms(deployment, forms, engine, look=look))
         except GraphError as error:
             subjects = stack.enter_context(open_forms(deployment, forms, engine, gradients=False, look=look))
-            reasons = {"transfer-twin": f"no twin, {error}"}
-        yield subjects, reasons  # type: ignore[misc]  # the keys are tiers
+            reasons["transfer-twin"] = f"no twin, {error}"
+        yield Opened(subjects, reasons)
+
+
+def protocol_run(  # noqa: PLR0913  # what the flags say
+    opened: Opened,
+    split: Split,
+    preset: Protocol,
+    *,
+    seed: int,
+    repeats: int,
+    threat: ThreatModel,
+    rounded: bool,
+    batch_size: int,
+    journals: Journals,
+    cross: bool = True,
+) -> tuple[ProtocolResult, dict[str, Spread]]:
+    """Run a protocol with one seed or several; return its result and the spread between seeds."""
+    return repeated_protocol(
+        lambda at, audited: run_protocol(
+            opened.subjects,
+            split,
+            preset,
+            threat,
+            seed=at,
+            batch_size=batch_size,
+            cross=cross,
+            rounded=rounded,
+            reasons=opened.reasons,
+            audited=audited,
+            progress=Bars(),
+            journal=journals.protocol(at),
+        ),
+        seed,
+        repeats,
+    )
 
 
 def show_protocol(found: ProtocolResult) -> None:

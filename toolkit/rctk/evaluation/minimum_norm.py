@@ -157,15 +157,20 @@ def _whole_box(norm: Norm, values: int) -> float:
     return {"linf": 1.0, "l2": math.sqrt(values), "l1": float(values)}[norm]
 
 
+def require_minimum_norm(attack: Attack) -> None:
+    """Refuse an attack that fills a budget instead of looking for the nearest image."""
+    if not (getattr(attack, "minimum_norm", False) or getattr(attack, "labels_only", False)):
+        raise AttackError(
+            f"{attack.name} fills a budget and does not look for the nearest image; take a minimum-norm attack "
+            "such as fmn, fab-t or deepfool, or evaluate it at several eps"
+        )
+
+
 class _Unbudgeted:
     """An attack that is not told the budget of its judge and goes on to the closest image."""
 
     def __init__(self, attack: Attack, norm: Norm) -> None:
-        if not (getattr(attack, "minimum_norm", False) or getattr(attack, "labels_only", False)):
-            raise AttackError(
-                f"{attack.name} fills a budget and does not look for the nearest image; take a minimum-norm attack "
-                "such as fmn, fab-t or deepfool, or evaluate it at several eps"
-            )
+        require_minimum_norm(attack)
         self.name, self.kind = attack.name, attack.kind
         self.norms = norms(attack)
         stops = hasattr(attack, "stop_in_budget")

@@ -108,9 +108,11 @@ class ProtocolResult:
                 f"{', '.join(audit.failed)}"
             )
         ran = [tier for tier in TIERS if tier not in self.not_run]
+        repeats = self.suite.settings.get("repeats", 1)
+        seeds = f" with {repeats} seeds" if repeats != 1 else ""
         sentence = (
             f"{subject}: robust accuracy at most {number} ({_percent(robust.low)} to {_percent(robust.high)}, "
-            f"{robust.samples} images), worst case of {len(ran)} tiers"
+            f"{robust.samples} images), worst case of {len(ran)} tiers{seeds}"
         )
         if self.not_run:
             sentence += f"; not run: {', '.join(self.not_run)}, so a complete protocol may find less"

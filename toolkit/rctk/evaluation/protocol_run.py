@@ -36,6 +36,7 @@ def run_protocol(  # noqa: PLR0913 - who, on what, by which budget, then how
     cross: bool = True,
     rounded: bool = False,
     reasons: Mapping[Tier, str] | None = None,
+    audited: bool = True,
     progress: Progress | None = None,
     journal: Journal | None = None,
 ) -> ProtocolResult:
@@ -54,6 +55,7 @@ def run_protocol(  # noqa: PLR0913 - who, on what, by which budget, then how
         cross: See :func:`rctk.evaluation.suite.attack_subjects`.
         rounded: See there.
         reasons: Why a tier will not run, where the caller knows.
+        audited: Run the masking audit; a run that repeats another with a further seed needs none of its own.
         progress: Told about every batch of images.
         journal: Keeps finished batches and checks; a run that was stopped goes on and ends with the same result.
 
@@ -99,7 +101,7 @@ def run_protocol(  # noqa: PLR0913 - who, on what, by which budget, then how
         journal=journal,
     )
     audits, not_audited = audit_forms(
-        subjects,
+        subjects if audited else (),
         split.sample(protocol.audit_samples, seed),
         threat,
         seed=seed,
@@ -113,7 +115,7 @@ def run_protocol(  # noqa: PLR0913 - who, on what, by which budget, then how
         differential=apart[0] if apart else None,
         audits=audits,
         not_run=_not_run(suite, subjects, threat, reasons or {}),
-        not_audited=not_audited,
+        not_audited=not_audited if audited else "it was not asked for",
     )
 
 

@@ -12,8 +12,9 @@ from torch import nn
 from rctk.data.split import Split
 from rctk.evaluation.subjects import Subject
 from rctk.metrics.clever import Clever
+from rctk.metrics.measured.metric import need_model
 from rctk.threat import ThreatModel
-from rctk_kernels.errors import AttackError, OptionError
+from rctk_kernels.errors import OptionError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +47,18 @@ class CleverOfImages:
     def _one(self) -> Clever:
         return Clever(norm=self.norm, radius=self.radius, batches=self.batches, samples=self.samples, top=self.top)
 
+    def check(self, subject: Subject, threat: ThreatModel) -> None:
+        """Refuse a form without gradients."""
+        del threat
+        need_model(self.name, subject)
+
     def __call__(
         self, subject: Subject, split: Split, threat: ThreatModel, *, seed: int, batch_size: int
     ) -> dict[str, Any]:
         """Return the mean score, every score, and the share of gradients that were zero."""
-        del threat, batch_size
-        if not isinstance(subject.model, nn.Module):
-            raise AttackError(
-                f"clever needs gradients and {subject.name} has no torch model; leave --metric clever out"
-            )
+        self.check(subject, threat)
+        del batch_size
+        assert isinstance(subject.model, nn.Module)
         generator, score = torch.Generator().manual_seed(seed), self._one()
         some = split.take(np.arange(min(self.images, len(split))))
         found = [

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rctk.attacks import ATTACKS
+from rctk.attacks.attack import require_norm
 from rctk.data.split import Split
-from rctk.evaluation.minimum_norm import minimum_norm
+from rctk.evaluation.minimum_norm import minimum_norm, require_minimum_norm
 from rctk.evaluation.subjects import Subject
+from rctk.metrics.measured.metric import need_model
 from rctk.metrics.perturbation import median_norm
 from rctk.threat import Norm, ThreatModel
 
@@ -27,6 +29,15 @@ class Distance:
 
     attack: str = "fmn"
     norm: Norm = "l2"
+
+    def check(self, subject: Subject, threat: ThreatModel) -> None:
+        """Refuse a form without gradients where the attack needs them, and an attack that a size bounds."""
+        del threat
+        attack = ATTACKS.build(self.attack)
+        require_minimum_norm(attack)
+        require_norm(attack, ThreatModel(norm=self.norm))
+        if attack.kind == "gradient":
+            need_model(f"{self.name}:attack={self.attack}", subject)
 
     def __call__(
         self, subject: Subject, split: Split, threat: ThreatModel, *, seed: int, batch_size: int

@@ -12,6 +12,7 @@ from rctk.data.split import Split
 from rctk.evaluation.minimum_norm import minimum_norm
 from rctk.evaluation.subjects import Subject
 from rctk.metrics.guo import r_2
+from rctk.metrics.measured.metric import need_model
 from rctk.threat import ThreatModel
 from rctk_kernels.errors import OptionError
 
@@ -32,11 +33,16 @@ class R2OfDeepFool:
         if self.steps < 1:
             raise OptionError(f"r2:steps must be at least 1, got {self.steps}")
 
+    def check(self, subject: Subject, threat: ThreatModel) -> None:
+        """Refuse a form without gradients."""
+        del threat
+        need_model(self.name, subject)
+
     def __call__(
         self, subject: Subject, split: Split, threat: ThreatModel, *, seed: int, batch_size: int
     ) -> dict[str, Any]:
         """Return the mean and how many images DeepFool did not break; the budget plays no part."""
-        del threat
+        self.check(subject, threat)
         attack = ATTACKS.build(f"deepfool:steps={self.steps}")
         found = minimum_norm(
             subject.predict, split, attack, "l2", seed=seed, batch_size=batch_size, model=subject.model
