@@ -43,9 +43,10 @@ tests: env
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --cov --cov-report=term
 
 # The device side from a wheel, without torch or onnx: make device-tests PYTHON=python3.10
+# `make tests` does the same in an environment of its own; here it is kept, and no workstation is needed
 device-tests:
 	$(PYTHON) -m venv --clear $(DEVICE_VENV)
-	$(DEVICE_VENV)/bin/pip install --quiet --constraint constraints-device.txt '.[ort]' pytest
+	$(DEVICE_VENV)/bin/pip install --quiet --constraint constraints-device.txt '.[ort,serve,remote]' pytest
 	cd tests/device && ../../$(DEVICE_VENV)/bin/python -m pytest -c pytest.ini .
 
 clean:

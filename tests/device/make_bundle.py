@@ -1,17 +1,20 @@
-"""Make the small bundle and the digits of the device tests; run it on the host when the bundle format changes.
+"""Make the small bundle, digits and candidates of the device tests; run it on the host when the bundle format changes.
 
 python tests/device/make_bundle.py
 """
 
 from __future__ import annotations
 
+from contextlib import chdir
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from rctk.cli.main import run as main_of_rctk
 from rctk.data import read_split
 from rctk.exporting.export import ExportSettings, export_int8
 from rctk.exporting.float_model import FloatModel
@@ -19,6 +22,10 @@ from rctk_export.capture import capture
 from rctk_export.input_spec import InputSpec
 
 HERE = Path(__file__).parent / "data"
+CRAFT = (
+    "attack bundle --on float --on engine --attack apgd-ce:steps=20 --eps 0.08 --data digits.npz --samples 60 "
+    "--save-candidates candidates.npz"
+)
 
 
 def main() -> None:
@@ -42,6 +49,8 @@ def main() -> None:
     export_int8(source, train, HERE / "bundle", ExportSettings(targets=("cpu",)), force=True)
     images = np.rint(test.images.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
     np.savez_compressed(HERE / "digits.npz", images=images, labels=test.labels)
+    with chdir(HERE), TemporaryDirectory() as runs:  # a record of the file holds the paths as they are given here
+        main_of_rctk(f"{CRAFT} --out {runs}".split())
 
 
 if __name__ == "__main__":

@@ -62,3 +62,5 @@ def _obstacle(name: str, source: Source, settings: BenchSettings) -> str | None:
             return None
     except (EngineError, OptionError) as error:
         return str(error)
+    except ModuleNotFoundError as error:  # of the engine's own module, such as torch on a device
+        return f"it needs the package {error.name}, which is not installed"
