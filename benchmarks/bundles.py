@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from architectures import NETS
@@ -36,8 +36,8 @@ def models_folder() -> Path:
     return Path(folder)
 
 
-def bundle_of(name: str, folder: Path, target: str = "cpu") -> Path:
-    """Return the bundle of a network below ``folder``; it is exported where it is not there yet."""
+def bundle_of(name: str, folder: Path, target: str = "cpu", flags: Sequence[str] = ()) -> Path:
+    """Return the bundle of a network below ``folder``; it is exported, with further flags, where it is not there."""
     path, net = folder / f"{name}-{target}", NETS[name]
     if path.is_dir():
         return path
@@ -46,6 +46,6 @@ def bundle_of(name: str, folder: Path, target: str = "cpu") -> Path:
     command += ["--calibration", f"{net.data.partition(':')[0]}:train"]
     for flag, values in (("--mean", net.input.mean), ("--std", net.input.std)):
         command += [flag, ",".join(map(repr, values))] if values else []
-    if run(command):
+    if run([*command, *flags]):
         raise SystemExit(f"{name} was not exported")
     return path

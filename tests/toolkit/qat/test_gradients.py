@@ -17,7 +17,6 @@ from rctk.qat.quantizer import FixedActivation, LearnedActivation, LearnedWeight
 from rctk.qat.twn import TernaryWeight
 from rctk.qat.xnor import MeanSign
 
-
 SMALL = 2.0**-10
 
 
@@ -45,7 +44,7 @@ def test_lsq_of_activations():
 
 
 def test_a_step_moves_a_learned_scale_as_the_paper_does_and_by_a_share_of_the_learning_rate_at_most():
-    """SGD subtracts ``lr * gradient`` from the scale itself; large gradients move it by ``lr`` times its first value."""
+    """SGD subtracts ``lr * gradient`` from the scale itself; large gradients take ``lr`` times its first value."""
     quantizer = LearnedActivation(0.01, 0, 255)
     optimizer = torch.optim.SGD(quantizer.parameters(), lr=0.1)
     for upstream, expected in ((1e-3, 0.01 - 0.1 * 1e-3 * 0.4 / math.sqrt(255)), (100.0, 0.01 - 0.1 * 0.01)):
