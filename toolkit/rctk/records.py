@@ -132,11 +132,46 @@ def read_records(path: Path) -> list[Record]:
 
     A line that is no JSON, such as the half line of a crash, is left out with one warning on the log.
     """
+    return [record for file in record_files(path) for _, record in read_file(file)]
+
+
+def record_files(path: Path) -> list[Path]:
+    """Return the one file that ``path`` is, or every ``records.jsonl`` in that folder and below it."""
     path = Path(path)
     files = sorted(path.rglob(FILE_NAME)) if path.is_dir() else [path]
     if not files:
         raise RecordError(f"no {FILE_NAME} in {path}; make records with `rctk bench` or `rctk compare`, or give --out")
-    return [record for file in files for record in _read_file(file)]
+    return files
+
+
+def read_file(path: Path, *, strict: bool = False) -> list[tuple[int, Record]]:
+    """Read one record file: number and record of every line that is not empty.
+
+    A line that is no JSON is left out with one warning on the log; with ``strict`` it is an error.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror or error}; give a {FILE_NAME} or its folder") from error
+    records, cut = [], []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line, parse_constant=lambda _: None)
+        except (ValueError, RecursionError) as error:
+            if strict:
+                raise RecordError(f"{path} line {number} is not complete JSON; remove that line") from error
+            cut.append(number)
+            continue
+        try:
+            records.append((number, Record.from_dict(values if isinstance(values, dict) else {})))
+        except RecordError as error:
+            raise RecordError(f"{path} line {number}: {error}") from error
+    if cut:
+        more = f" (and {len(cut) - 1} more)" if cut[1:] else ""
+        LOG.warning("%s line %d%s is not complete JSON and is left out", path, cut[0], more)
+    return records
 
 
 def plain(value: Any, where: str) -> Any:
@@ -175,27 +210,3 @@ def _append(descriptor: int, line: bytes) -> None:
 def _text(value: str | os.PathLike[str]) -> str:
     """Return text that UTF-8 can hold; a file name may have bytes that it cannot."""
     return os.fspath(value).encode("utf-8", "backslashreplace").decode()
-
-
-def _read_file(path: Path) -> list[Record]:
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise RecordError(f"cannot read {path}: {error.strerror or error}; give a {FILE_NAME} or its folder") from error
-    records, cut = [], []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line, parse_constant=lambda _: None)
-        except (ValueError, RecursionError):
-            cut.append(number)
-            continue
-        try:
-            records.append(Record.from_dict(values if isinstance(values, dict) else {}))
-        except RecordError as error:
-            raise RecordError(f"{path} line {number}: {error}") from error
-    if cut:
-        more = f" (and {len(cut) - 1} more)" if cut[1:] else ""
-        LOG.warning("%s line %d%s is not complete JSON and is left out", path, cut[0], more)
-    return records

@@ -21,7 +21,7 @@ CASES = [
     (("train", "--arch", "mlp"), ["--data is missing"]),
     (("attack", "BUNDLE", "--data"), ["--data needs a value"]),
     (("attack", "BUNDLE"), ["--data is missing", "`rctk attack --help`"]),
-    (("report",), ["PATH is missing"]),
+    (("report",), ["PATHS is missing"]),
     ((*EXPORT, "--forse"), ["unknown option: --forse", "Did you mean --force?"]),
     ((*EXPORT, "more"), ["unexpected 'more'"]),
     (("doctor", "more"), ["unexpected 'more'", "`rctk doctor --help`"]),

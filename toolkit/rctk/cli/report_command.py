@@ -9,14 +9,14 @@ from cyclopts import Parameter
 
 from rctk.cli.console import Results
 from rctk.cli.places import check_file
-from rctk.records import read_records
+from rctk.records_merge import merge
 from rctk.report import render_html, render_markdown, render_terminal
 from rctk_export.whole_file import write_whole
 from rctk_kernels.errors import RecordError
 
 
 def report_(
-    path: Path,
+    paths: list[Path],
     /,
     *,
     out: Annotated[Path | None, Parameter(name=("--out", "-o"))] = None,
@@ -25,21 +25,24 @@ def report_(
 ) -> None:
     """Render records as tables, and as one self-contained HTML page with plots.
 
-    Example: rctk report runs --markdown runs/report.md
+    A record that several folders hold is one. Each machine is named where there are several.
+
+    Example: rctk report runs runs-jetson --markdown runs/report.md
 
     Args:
-        path: Folder with records.jsonl, in it or below it, or one such file.
-        out: The HTML page; report.html in the folder by default.
+        paths: Folders with records.jsonl, in them or below them, or such files.
+        out: The HTML page; report.html in the first folder by default.
         markdown: Write the tables as Markdown there.
         html: Write the HTML page (needs matplotlib and seaborn).
     """
-    page = out or (path if path.is_dir() else path.parent) / "report.html"
+    page = out or (paths[0] if paths[0].is_dir() else paths[0].parent) / "report.html"
     check_file(markdown, "--markdown")
     if html:
         check_file(page, "--out")
-    records = read_records(path)
+    records = merge(paths).records
     if not records:
-        raise RecordError(f"{path} holds no record; make some with `rctk bench`, `rctk attack` or `rctk compare`")
+        names = ", ".join(map(str, paths))
+        raise RecordError(f"{names} holds no record; make some with `rctk bench`, `rctk attack` or `rctk compare`")
     render_terminal(records, Results())
     if markdown is not None:
         markdown.parent.mkdir(parents=True, exist_ok=True)

@@ -13,12 +13,21 @@ Part = Mapping[str, Any]
 
 
 class Column(NamedTuple):
-    """A column: its heading, how a cell is made, which side it is aligned to, and whether a terminal can spare it."""
+    """A column.
+
+    Attributes:
+        heading: What stands above it.
+        cell: How a cell is made.
+        right: Which side it is aligned to.
+        detail: A terminal can spare it, and every form where no record tells.
+        sparse: Every form can spare it where no record tells.
+    """
 
     heading: str
     cell: Callable[[Record, Part], str]
     right: bool = True
     detail: bool = False
+    sparse: bool = False
 
 
 class View(NamedTuple):
@@ -62,9 +71,9 @@ def words(key: str, heading: str = "", *, detail: bool = False) -> Column:
     return Column(heading or key, lambda _, part: text(part.get(key)), right=False, detail=detail)
 
 
-def value(heading: str, key: str, show: Callable[[Any], str], *, detail: bool = False) -> Column:
+def value(heading: str, key: str, show: Callable[[Any], str], *, detail: bool = False, sparse: bool = False) -> Column:
     """Show a value as ``show`` prints it."""
-    return Column(heading, lambda _, part: show(part.get(key)), detail=detail)
+    return Column(heading, lambda _, part: show(part.get(key)), detail=detail, sparse=sparse)
 
 
 def between(heading: str, key: str, low: str, high: str) -> Column:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from rctk.records import Record
 from rctk.report.tables import Table, file_name, numbers, tables
 from rctk.report.words import MISSING, budget, is_number, milliseconds, number, percent, percent_between, text
+from rctk.study.table import study_tables
 
 SIDES = {"float": "float", "twin": "twin"}
 
@@ -54,9 +55,9 @@ def tier_rows(values: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def all_tables(records: Sequence[Record]) -> list[Table]:
-    """Return the tables of :func:`rctk.report.tables.tables` with those of protocols before the machines."""
+    """Return the summary of a study, the tables of :func:`rctk.report.tables.tables`, protocols, and the machines."""
     found, forms = tables(records), protocoled(records)
-    return [*found[:-1], *([_tiers(forms), _verdicts(forms)] if forms else []), *found[-1:]]
+    return [*study_tables(records), *found[:-1], *([_tiers(forms), _verdicts(forms)] if forms else []), *found[-1:]]
 
 
 def _tiers(forms: Sequence[Protocoled]) -> Table:

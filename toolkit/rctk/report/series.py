@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from rctk.records import Record
-from rctk.report.tables import file_name, numbers
+from rctk.report.columns import file_name, numbers
+from rctk.report.conditions import power_mode, unusual
+from rctk.report.machines import machine_key, machine_labels
 from rctk.report.words import budget, is_number, text
 
 Side = Literal["float", "engine", "twin"]
@@ -65,23 +67,27 @@ def accuracy_rows(records: Sequence[Record]) -> list[AccuracyRow]:
 
 def latency_rows(records: Sequence[Record]) -> list[LatencyRow]:
     """Return one row per bench record that holds a median, oldest first."""
+    labels = machine_labels(records)
     rows = []
     for record in (record for record in records if record.kind == "bench"):
         found = {key: float(record.values[key]) for key in PERCENTILES if is_number(record.values.get(key))}
         times = record.values.get("times_ms")
         listed = tuple(float(t) for t in times if is_number(t)) if isinstance(times, list | tuple) else ()
         batch, threads = record.settings.get("batch", "?"), record.settings.get("threads", "?")
-        where = f"batch {batch}, threads {threads}"
-        label = _join(record.subject.get("name"), file_name(record.subject), record.subject.get("engine"), where)
+        where = [f"batch {batch}, threads {threads}", unusual(record.settings)]
+        where.append(power_mode(record.values) if numbers(record.values.get("state_before")).get("power_mode") else "")
+        where.append(labels[machine_key(record)] if len(labels) > 1 else "")
+        label = _join(record.subject.get("name"), file_name(record.subject), record.subject.get("engine"), *where)
         if "median_ms" in found:
             rows.append(LatencyRow(label, side_of(record.subject), found, listed))
     return rows
 
 
 def costs(records: Sequence[Record]) -> list[Cost]:
-    """Join, per file of a bundle, its newest accuracies with its size and its latency.
+    """Join, per file of a bundle, its newest accuracies with its size and its latency on each machine that timed it.
 
-    The latency is the newest of the smallest batch that was measured, with the fewest threads.
+    The latency is the newest of the smallest batch that was measured, with the fewest threads, one batch at a time and
+    without pauses.
     """
     accuracy = _newest_accuracies(records)
     sizes = _sizes(records)
@@ -89,16 +95,25 @@ def costs(records: Sequence[Record]) -> list[Cost]:
     rows = []
     for key, (name, file, side, found) in accuracy.items():
         values = {point.robust: point.value for point in found}
-        row = Cost(name, file, side, sizes.get(key), latencies.get(key), values.get(False), values.get(True))
-        if row.size_bytes is not None or row.latency_ms is not None:
-            rows.append(row)
+        for machine, latency in latencies.get(key, {"": None}).items():
+            where = f"{file} on {machine}" if machine else file
+            row = Cost(name, where, side, sizes.get(key), latency, values.get(False), values.get(True))
+            if row.size_bytes is not None or row.latency_ms is not None:
+                rows.append(row)
     return rows
 
 
-def _latencies(records: Sequence[Record]) -> dict[tuple[str, str], float]:
+def _latencies(records: Sequence[Record]) -> dict[tuple[str, str], dict[str, float | None]]:
+    """Return milliseconds by file and machine; the machine has no name where there is only one."""
+    labels = machine_labels(records)
     timed = [r for r in records if r.kind == "bench" and is_number(r.values.get("median_ms"))]
+    timed = [record for record in timed if not unusual(record.settings)]
     timed.sort(key=lambda r: [_or_last(r.settings.get(name)) for name in ("batch", "threads")], reverse=True)
-    return {_key(record.subject): float(record.values["median_ms"]) for record in timed}  # the last one stays
+    found: dict[tuple[str, str], dict[str, float | None]] = {}
+    for record in timed:  # the last one stays
+        machine = labels[machine_key(record)] if len(labels) > 1 else ""
+        found.setdefault(_key(record.subject), {})[machine] = float(record.values["median_ms"])
+    return found
 
 
 def _or_last(value: Any) -> float:

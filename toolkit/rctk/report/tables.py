@@ -28,15 +28,20 @@ class Table(NamedTuple):
 
 
 def tables(records: Sequence[Record]) -> list[Table]:
-    """Return one table per kind of record that occurs, and one of the machines; empty details are left out."""
+    """Return one table per kind of record that occurs, and one of the machines; empty details are left out.
+
+    Where there are several machines, each row says early which it is.
+    """
     labels = machine_labels(records)
-    machine = Column("machine", lambda record, _: labels[machine_key(record)], right=False, detail=True)
+    alone = len(labels) == 1
+    machine = Column("machine", lambda record, _: labels[machine_key(record)], right=False, detail=alone)
     found = []
     for view in (*VIEWS, *PAIR_VIEWS, *STEP_VIEWS):
         lines = [(record, part) for record in records if record.kind == view.kind for part in view.parts(record)]
         if lines:
-            every = (*view.columns, machine, TIME)
-            columns = [c for c in every if not c.detail or any(c.cell(*line) != MISSING for line in lines)]
+            every = (*view.columns, machine, TIME) if alone else (view.columns[0], machine, *view.columns[1:], TIME)
+            spare = [c for c in every if (c.detail or c.sparse) and all(c.cell(*line) == MISSING for line in lines)]
+            columns = [column for column in every if column not in spare]
             rows = [tuple(column.cell(record, part) for column in columns) for record, part in lines]
             flags = tuple(column.right for column in columns), tuple(column.detail for column in columns)
             found.append(Table(view.title, view.note, tuple(column.heading for column in columns), rows, *flags))

@@ -20,6 +20,7 @@ from rctk.report.columns import (
     whole,
     words,
 )
+from rctk.report.conditions import pause, power_mode, scenario
 from rctk.report.words import milliseconds, number, p_value, percent, points, points_between, size
 
 
@@ -138,14 +139,18 @@ VIEWS = (
     View(
         "bench",
         "Latency, throughput and memory",
-        "Milliseconds per call of one batch, after warm-up. The speed-up is the median of the float engine in the same "
-        "run over this median.",
+        "Milliseconds per query, after warm-up: one batch, in a multi-stream scenario one per stream. The speed-up is "
+        "the median of the float engine in the same run over this median. Compare times only within one machine, power "
+        "mode, scenario and pause.",
         whole,
         (
             FILE,
             of_subject("engine"),
+            Column("power mode", lambda _, part: power_mode(part), right=False, sparse=True),
             value("batch", "batch", number),
             value("threads", "threads", number),
+            Column("scenario", lambda _, part: scenario(part), right=False, sparse=True),
+            value("pause, ms", "gap_ms", pause, sparse=True),
             value("median ms", "median_ms", milliseconds),
             value("p95 ms", "p95_ms", milliseconds),
             value("p99 ms", "p99_ms", milliseconds, detail=True),
