@@ -252,6 +252,17 @@ def test_statistics_rest_after_their_share_of_the_epochs(draft, context):
     assert int(net.norms[0].seen) == 1
 
 
+@pytest.mark.parametrize("epochs", [3, 6, 9])
+def test_statistics_rest_in_the_last_third_by_default(epochs, draft, context):
+    step = step_of("quant.lsq", 4, epochs=epochs)
+    net = step.net(draft, context)
+    rested = []
+    for number in range(1, epochs + 1):
+        net.after_epoch(number / epochs, freeze=step.freeze)
+        rested.append(bool(net.norms[0].frozen))
+    assert rested.index(True) + 1 == 2 * epochs // 3
+
+
 def test_steps_refuse_what_they_cannot_do(draft, context):
     with pytest.raises(OptionError, match=r"quant\.lsq has 1 to 8 bits for weights, got 9"):
         step_of("quant.lsq", 9)

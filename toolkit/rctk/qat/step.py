@@ -47,7 +47,7 @@ class Qat(LoopSettings, ABC):
     """First and last layer: 8 bits (int8), the same widths as the rest (same), or float."""
     bn: Literal["live", "folded"] = "live"
     """live puts a BatchNorm behind every layer but the last and folds it exactly afterwards; folded trains biases."""
-    freeze: float = 0.67
+    freeze: float = 0.66
     """Share of the epochs after which BatchNorm statistics rest."""
     target: Literal["cpu", "tensorrt"] = "cpu"
     """Whose placement is trained; export the same with --target."""
