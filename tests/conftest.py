@@ -1,8 +1,9 @@
-"""What every test keeps: the tracer that coverage counts with."""
+"""What every test keeps, the tracer that coverage counts with, and the command line for those that call it."""
 
 from __future__ import annotations
 
 import sys
+from typing import NamedTuple
 
 import pytest
 
@@ -15,3 +16,37 @@ def tracer_kept():
     if sys.gettrace() is not tracer:
         sys.settrace(tracer)
         pytest.fail("this test ended the tracer of the run; give it back with sys.settrace(tracer)")
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def refusal(self):
+        """The one line that says what the user can mend; progress of finished stages may stand before it."""
+        lines = [line for line in self.err.splitlines() if line.startswith("rctk: ")]
+        assert self.code == 2, self.err
+        assert len(lines) == 1, self.err
+        assert "Traceback" not in self.err
+        return lines[0]
+
+
+@pytest.fixture
+def rctk(capsys, monkeypatch, tmp_path):
+    """Run a command in this process, in an empty folder."""
+    from rctk.cli.main import run
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RCTK_DATA", raising=False)
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+
+    def call(*arguments):
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        return Done(code, *capsys.readouterr())
+
+    return call

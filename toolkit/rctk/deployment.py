@@ -1,4 +1,4 @@
-"""What a path stands for: a bundle, a bare engine file or a served model with flags, as sources that engines open."""
+"""What a path stands for: a bundle, a bare file, a TensorRT plan or a served model, as sources that engines open."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from rctk_export.bundle import Bundle, file_sha256, is_bundle, read_bundle
 from rctk_export.engine import Source
 from rctk_export.engines.remote_address import is_address, read_address
 from rctk_export.input_spec import InputSpec
+from rctk_export.tensorrt.record import PLAN, read_record
 from rctk_kernels.errors import BundleError, EngineUnavailableError, OptionError
 
 PREFERRED = ("cpu", "openvino", "cpu-mirror", "tensorrt")
 """Which int8 file is meant where ``--target`` is not given."""
 ONNX = ".onnx"
-REMOTE = "remote"
+REMOTE, TENSORRT = "remote", "tensorrt"
 FILE_ENGINES = ("onnxruntime", "auto")
-"""What commands take where no engine is named; a served model then means the engine ``remote``."""
+"""What commands take where no engine is named; a served model then means ``remote``, a bare plan ``tensorrt``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class Deployment:
         input: Its images.
         classes: Names of the classes; empty where a bare file does not say.
         float: The float file, where there is one.
-        deployed: The int8 file, or the bare file itself.
+        deployed: The int8 file, or the bare file or plan itself.
         bundle: The bundle, where it is one.
         evaluation: The deployed file with logits that are not rounded, which score attacks read; None where its own
             are not rounded, or where a bundle does not carry it.
@@ -60,13 +61,32 @@ class Deployment:
         """Whether the deployed model is behind a server and its file is not here."""
         return is_address(self.deployed.path)
 
+    @property
+    def plan(self) -> bool:
+        """Whether it is a bare TensorRT plan, without the ONNX file that it was built from."""
+        return not self.served and self.deployed.path.suffix == PLAN
+
+    @property
+    def no_twin(self) -> str:
+        """Why the deployed model has no twin here, such as ``its file is on the server``; else ``""``."""
+        if self.served:
+            return "its file is on the server"
+        return "a TensorRT plan holds no graph to differentiate" if self.plan else ""
+
     def engine_of(self, engine: str) -> str:
-        """Return the engine that is meant by ``--engine``: for a served model that can only be ``remote``."""
-        if not self.served or engine.partition(":")[0] == REMOTE:
+        """Return the engine that is meant by ``--engine``: for a served model that can only be ``remote``.
+
+        A bare plan runs in ``tensorrt`` only, and no other plan in its place.
+        """
+        kind, _, settings = engine.partition(":")
+        if self.plan and "plan=" in settings:
+            raise OptionError(f"{self.name} is the plan that runs; leave plan= out of --engine {engine}")
+        only, where = (REMOTE, "on a server") if self.served else (TENSORRT, "in TensorRT")
+        if not (self.served or self.plan) or kind == only:
             return engine
         if engine not in FILE_ENGINES:
-            raise OptionError(f"{self.name} runs on a server, not in {engine}; leave --engine away, or say remote:...")
-        return REMOTE
+            raise OptionError(f"{self.name} runs {where}, not in {engine}; leave --engine away, or say {only}:...")
+        return only
 
 
 @contextmanager
@@ -80,9 +100,9 @@ def open_deployment(
     """Resolve ``path``; files made on the way (normalisation put into a bare graph) live until the block ends.
 
     Args:
-        path: Bundle folder, ``.onnx`` file, or the address of a served model.
+        path: Bundle folder, ``.onnx`` file, ``.plan`` file with its record, or the address of a served model.
         target: Which int8 file of a bundle.
-        spec: Input of a bare file; refused for a bundle, which knows its own.
+        spec: Input of a bare file; refused for a bundle, which knows its own. A plan's record knows it too.
         parent: Float ``.onnx`` of a bare int8 file, with the same input spec; a bundle holds its own.
 
     Raises:
@@ -99,6 +119,10 @@ def open_deployment(
         if parent is not None:
             raise OptionError(f"{path} is a bundle and holds its float file; leave --float {parent} away")
         yield _from_bundle(read_bundle(path), target)
+        return
+    if path.suffix == PLAN:
+        with tempfile.TemporaryDirectory(prefix="rctk-") as folder:
+            yield _from_plan(path, target, spec, parent, Path(folder))
         return
     if not path.is_file() and path.suffix != ONNX:
         read_bundle(path)  # words the error
@@ -141,6 +165,38 @@ def _served(path: Path, target: str | None, spec: InputSpec | None, parent: Path
         float=None if parent is None else _bare(parent, spec, folder, "float"),
         deployed=Source(path=Path(str(address)), input=spec, role="int8", sha256=digest),
     )
+
+
+def _from_plan(path: Path, target: str | None, spec: InputSpec | None, parent: Path | None, folder: Path) -> Deployment:
+    """Take what the record of a plan says; the plan itself is read by the engine, where it may run."""
+    if target is not None:
+        raise OptionError(f"--target chooses a file of a bundle; {path.name} is a bare plan")
+    record = read_record(path)
+    _check_plan_input(path, record.input, spec, parent)
+    _check_file(parent)
+    return Deployment(
+        name=path.name,
+        sha256=record.plan_sha256,
+        input=record.input,
+        classes=(),
+        float=None if parent is None or spec is None else _bare(parent, spec, folder, "float"),
+        deployed=Source(path=path, input=record.input, role=record.model_role, sha256=record.plan_sha256),
+    )
+
+
+def _check_plan_input(path: Path, built: InputSpec, spec: InputSpec | None, parent: Path | None) -> None:
+    """Refuse flags that say something else than what the plan was built for, and a float parent without any."""
+    if spec is None:
+        if parent is not None:
+            raise OptionError(f"{parent.name} is a bare file; add --input 3x32x32 (and --mean, --std) for it")
+        return
+    if spec.normalises and parent is None:
+        raise OptionError(f"{path.name} holds its normalisation since it was built; leave --mean and --std away")
+    if spec.shape != built.shape:
+        raise OptionError(
+            f"{path.name} was built for images {'x'.join(map(str, built.shape))}, --input says "
+            f"{'x'.join(map(str, spec.shape))}; leave --input away"
+        )
 
 
 def _from_bundle(bundle: Bundle, target: str | None) -> Deployment:
@@ -206,7 +262,8 @@ def _check_file(path: Path | None) -> None:
         return
     if path.suffix != ONNX:
         raise OptionError(
-            f"{path} is not an {ONNX} file; give a bundle folder (from `rctk export --int8 MODEL`) or an {ONNX} file"
+            f"{path} is not an {ONNX} file; give a bundle folder (from `rctk export --int8 MODEL`), an {ONNX} file, or "
+            f"a TensorRT {PLAN} with its record"
         )
     if not path.is_file():
         raise OptionError(f"there is no file {path}; check the path")

@@ -96,7 +96,7 @@ class _Opener:
 
     def engine_form(self) -> Subject:
         opened = self._open(self.engine, self.deployment.deployed)
-        twin = self.gradients and not self.deployment.served  # the file of a served model is not here
+        twin = self.gradients and not self.deployment.no_twin
         model = getattr(opened, "module", None) or (self._twin().module if twin else None)
         predict: Predict = opened.predict
         if self.deployment.evaluation is not None:
@@ -111,9 +111,9 @@ class _Opener:
         return ensemble(subjects)
 
     def _twin(self) -> Any:
-        if self.deployment.served:
+        if self.deployment.no_twin:
             raise OptionError(
-                f"{self.deployment.name} has no twin here, because its file is on the server; use --on engine"
+                f"{self.deployment.name} has no twin here, because {self.deployment.no_twin}; use --on engine"
             )
         if self.shared_twin is None:
             self.shared_twin = self._open("twin", self.deployment.deployed)

@@ -12,6 +12,7 @@ import importlib
 import json
 import sys
 import types
+from importlib.machinery import ModuleSpec
 from types import SimpleNamespace
 
 import numpy as np
@@ -228,6 +229,7 @@ class World:
         """Return this generation as a module."""
         world, trt, ten = self, types.ModuleType("tensorrt"), not self.eleven
         trt.__version__ = self.version
+        trt.__spec__ = ModuleSpec("tensorrt", None)  # torch looks for it
         precisions = ("FP16", "INT8") if ten else ()
         rest = ("GPU_FALLBACK", "REFIT", "TF32", "SPARSE_WEIGHTS", "VERSION_COMPATIBLE")
         trt.BuilderFlag = enum("BuilderFlag", *precisions, "DEBUG", *rest, *(("BF16", "FP8") if ten else ()))

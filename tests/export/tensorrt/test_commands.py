@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -11,36 +10,10 @@ import pytest
 
 pytest.importorskip("torch")
 
-from rctk.cli.main import run
 from rctk_export.bundle_writer import BundleWriter
 from rctk_export.input_spec import InputSpec
 
 SPEC = InputSpec(channels=3, height=8, width=8)
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def refusal(self):
-        lines = [line for line in self.err.splitlines() if line.startswith("rctk: ")]
-        assert (self.code, len(lines)) == (2, 1), self.err
-        assert "Traceback" not in self.err
-        return lines[0]
-
-
-@pytest.fixture
-def rctk(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        capsys.readouterr()
-        code = run([str(argument) for argument in arguments])
-        return Done(code, *capsys.readouterr())
-
-    return call
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -13,45 +12,12 @@ import pytest
 import torch
 
 from rctk.checkpoint import save_checkpoint
-from rctk.cli.main import run
 from rctk.models import build_architecture
 from rctk.train import draw_weights
 from rctk_export.input_spec import InputSpec
 
 DATA = Path(__file__).parents[2] / "device" / "data"
 """A trained 64-24-10 net for digits, exported for the cpu target, and 200 images."""
-
-
-class Done(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def refusal(self):
-        """The one line that says what the user can mend; progress of finished stages may stand before it."""
-        lines = [line for line in self.err.splitlines() if line.startswith("rctk: ")]
-        assert self.code == 2, self.err
-        assert len(lines) == 1, self.err
-        assert "Traceback" not in self.err
-        return lines[0]
-
-
-@pytest.fixture
-def rctk(capsys, monkeypatch, tmp_path):
-    """Run a command in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RCTK_DATA", raising=False)
-    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-
-    def call(*arguments):
-        capsys.readouterr()
-        code = run([str(argument) for argument in arguments])
-        return Done(code, *capsys.readouterr())
-
-    return call
 
 
 @pytest.fixture

@@ -50,15 +50,16 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
 ) -> None:
     """Attack a bundle's float model, twin or engine, or a bare engine file.
 
-    PATH is a bundle folder, an .onnx file with --input (and --mean, --std), or the address of a served model such as
-    http://jetson:8000/model with --input, which query attacks reach. Gradient attacks on an engine are
+    PATH is a bundle folder, an .onnx file with --input (and --mean, --std), a TensorRT .plan with its record, or the
+    address of a served model such as http://jetson:8000/model with --input; only query attacks and images made on
+    other networks reach those two. Gradient attacks on an engine are
     crafted on its twin and replayed on it. With --cross every candidate is tried on every form named by --on, so that
     none is attacked less than another.
 
     Example: rctk attack model-int8 --on float --on engine --attack apgd-ce --attack square --data cifar10:test
 
     Args:
-        path: Bundle folder, .onnx file, or address of a served model.
+        path: Bundle folder, .onnx file, TensorRT .plan with its record, or address of a served model.
         data: Images.
         attack: Attack with settings, such as square:queries=1000; may be repeated. See `rctk list attacks`.
         protocol: A fixed set of attacks in tiers instead of --attack, with the masking audit: quick, standard or full;

@@ -60,7 +60,8 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
     Example: rctk compare model-int8 --data cifar10:test --eps 8/255 --max-drop 0.02 --junit gate.xml
 
     Args:
-        path: Bundle folder, or an int8 .onnx file or address of a served model with --float FILE.onnx and --input.
+        path: Bundle folder, or with --float FILE.onnx and --input an int8 .onnx file, TensorRT .plan or address of a
+            served model.
         data: Images.
         also: A further bundle to choose from, gated on the same images; may be repeated. Verdicts are corrected for
             their number (Holm), and exit code 0 says that at least one holds.

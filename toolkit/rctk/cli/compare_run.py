@@ -86,7 +86,8 @@ class Finished:
 
     def show(self) -> None:
         """Print everything."""
-        where = self.deployment.deployed.target or ("served" if self.deployment.served else "bare file")
+        bare = "served" if self.deployment.served else "bare plan" if self.deployment.plan else "bare file"
+        where = self.deployment.deployed.target or bare
         print(f"{self.deployment.name} ({where}, {self.engine}) on {len(self.split)} images of {self.split.name}")
         self.done.show()
 

@@ -79,6 +79,7 @@ def curve_(  # noqa: PLR0913  # every parameter is a flag
     steps = [ThreatModel(norm=threat.norm, eps=eps) for eps in budgets]
     budget, folder, gradients = threat.model(), records.checked(), need_gradients(attack)
     with deployed.open(path, flags) as deployment:
+        deployed = deployed.for_(deployment)
         split = read_images(data, deployment)
         look = FirstLook(split, batch_size, deployment.classes)
         budget = fed(budget, deployment, look, rounded=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +29,10 @@ class DeployedFlags:
     def open(self, path: Path, flags: InputFlags) -> AbstractContextManager[Deployment]:
         """Open the bundle, or the bare file that ``flags`` describe."""
         return open_deployment(path, target=self.target, spec=flags.spec(), parent=self.parent)
+
+    def for_(self, deployment: Deployment) -> DeployedFlags:
+        """Return the flags with the engine that really runs ``deployment``, so that records name it."""
+        return replace(self, engine=deployment.engine_of(self.engine))
 
 
 def read_images(data: DataFlags, deployment: Deployment) -> Split:

@@ -59,6 +59,7 @@ def differential_(  # noqa: PLR0913  # every parameter is a flag
     budget, folder = threat.model(), records.checked()
     gradients = "gradient" in [SEARCHES.build(text).kind for text in search]
     with deployed.open(path, flags) as deployment:
+        deployed = deployed.for_(deployment)
         split = read_images(data, deployment)
         look = FirstLook(split, batch_size, deployment.classes)
         budget = fed(budget, deployment, look, rounded=False)

@@ -97,7 +97,8 @@ def protocol_forms(
     parent = () if deployment.float is None else (FLOAT,)
     forms = list(dict.fromkeys((*parent, *on)))
     with ExitStack() as stack:
-        reasons: dict[Tier, str] = {}
+        why = deployment.no_twin
+        reasons: dict[Tier, str] = {"transfer-twin": f"no twin of the deployed file, {why}"} if why else {}
         try:
             subjects = stack.enter_context(open_forms(deployment, forms, engine, look=look))
         except GraphError as error:

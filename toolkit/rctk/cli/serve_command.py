@@ -76,7 +76,7 @@ def serve_(  # noqa: PLR0913  # every parameter is a flag
     from rctk.serve.run import serve  # noqa: PLC0415  # says what to install where the server is missing
 
     with open_deployment(path, target=target, spec=flags.spec()) as deployment:
-        models = _models(deployment, name or model_name(deployment.name), engine, queue)
+        models = _models(deployment, name or model_name(deployment.name), deployment.engine_of(engine), queue)
         if not settings.local and not token:
             Bars().note(f"every machine that reaches {host} can use this engine; set {TOKEN} to ask for a token")
 

@@ -68,6 +68,7 @@ def stress_(  # noqa: PLR0913  # every parameter is a flag
     check_forms(on)
     chosen, folder = tuple(dict.fromkeys(on)), records.checked()
     with deployed.open(path, flags) as deployment:
+        deployed = deployed.for_(deployment)
         split = read_images(data, deployment)
         conditions = plan(split, corruption, severity, test, source=source, seed=data.seed)
         with open_predictors(deployment, chosen, deployed.engine) as subjects:
