@@ -22,6 +22,7 @@ COMMANDS = {
     "compare": "Gate the deployed engine against its float parent; exit code 0, 1 or 3.",
     "audit": "Check whether robust accuracies can be believed, or gradients are masked.",
     "report": "Render records as tables, Markdown and one HTML page with plots.",
+    "merge": "Join the records of several machines in one file, each once, oldest first.",
     "compress": "Prune, train or distill by the steps of a recipe, to a checkpoint.",
     "build": "Build the TensorRT plan of a bundle for the GPU of this machine.",
     "train": "Train a small classifier, plainly or adversarially, to a checkpoint.",
