@@ -1,4 +1,4 @@
-"""What only a CUDA GPU can show about attacks: images, labels and models meet on it, and the verdict is that of a CPU."""
+"""What only a CUDA GPU can show about attacks: images and models meet on it, and the verdict is that of a CPU."""
 
 from __future__ import annotations
 
