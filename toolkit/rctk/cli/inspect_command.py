@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rctk.cli.console import share, size, table
 from rctk.cli.flags import ModelFlags, Switch
 from rctk.cli.plan_tables import show_plan
+from rctk.cli.runtime_table import show_runtime
 from rctk.cli.sensitivity_table import SensitivityFlags, show_sensitivity
 from rctk_export.tensorrt.record import PLAN
 from rctk_kernels.errors import OptionError
@@ -27,11 +28,12 @@ FILE_COLUMNS = (
 )
 
 
-def inspect_(  # every parameter is a flag
+def inspect_(  # noqa: PLR0913  # every parameter is a flag
     path: Path,
     /,
     *,
     target: str = "",
+    engine: str = "",
     layers: Switch = False,
     json: Switch = False,
     measured: SensitivityFlags = NO_SENSITIVITY,
@@ -46,11 +48,17 @@ def inspect_(  # every parameter is a flag
     Args:
         path: Bundle folder, .onnx file, .plan file with its record beside it, or model file of torch.
         target: Look into this target's int8 file; for a bare file, lint it by this target's rules.
+        engine: Show how this engine runs the weighted layers: openvino, which also reads .xml files.
         layers: List every layer, or every trained tensor of a checkpoint.
         json: Print JSON instead of tables.
         measured: For --sensitivity.
         flags: How to read a model file of torch.
     """
+    if engine:
+        if measured.sensitivity or flags != NO_MODEL_FLAGS:
+            raise OptionError("--engine goes with --target, --layers and --json alone; leave the other flags away")
+        show_runtime(path, target, engine, layers=layers, json=json)
+        return
     if path.is_file() and path.suffix not in {".onnx", PLAN}:
         _checkpoint(path, target, measured, flags, layers=layers, json=json)
         return
