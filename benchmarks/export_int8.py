@@ -1,11 +1,13 @@
-"""Speed of our int8 `cpu` file against float32 and against the int8 files of other tools, in one interleaved run.
+"""Speed of our int8 files against float32 and against the int8 files of other tools, in one interleaved run.
 
     python benchmarks/export_int8.py [--models resnet20,resnet18] [--batches 1,32] [--threads 1,2] [--out runs]
     python benchmarks/export_int8.py --quick
 
-Contenders: ONNX Runtime float32 (the baseline), our file in ONNX Runtime and in OpenVINO, three forms of ONNX Runtime's
-`quantize_static`, OpenVINO float32, and OpenVINO with two presets of NNCF. All start from the float file of our bundle,
-which is at least as fast for every one of them as torch's plain export. Files are calibrated on the same images.
+Contenders: ONNX Runtime float32 (the baseline), our `cpu` file in ONNX Runtime and in OpenVINO, our `openvino` file in
+OpenVINO, three forms of ONNX Runtime's `quantize_static`, OpenVINO float32, and OpenVINO with two presets of NNCF. All
+start from the float file of our bundle, which is at least as fast for every one of them as torch's plain export. Files
+are calibrated on the same images. "agrees" counts test images that get the class of the float file, and "correct"
+those that get the right one.
 
 Contenders take turns, round by round, on the same inputs, with explicit threads and idle threads asleep. "cpu ms" is
 the least process-CPU time per call over all blocks of about 2 ms, which other work on the machine touches least;
@@ -44,7 +46,7 @@ from int8_peers import (
     onnxruntime_files,
 )
 from interleaved import take_turns
-from speed_subjects import calibration_split, module_of
+from speed_subjects import calibration_split, check_split, module_of
 
 from rctk.cli.console import Bars, size, table
 from rctk.data.split import Split
@@ -56,6 +58,9 @@ from rctk.records import Record
 from rctk_export.capture import capture
 from rctk_export.onnx_files import serialize
 
+OPENVINO = "openvino"
+RUNTIMES = {"ONNX Runtime": "cpu", "OpenVINO": OPENVINO}
+"""Which of our files is made for which runtime."""
 MODELS = ("resnet20", "resnet56", "resnet18", "mobilenetv2")
 MARGIN = 0.03
 """How far we may be behind the best int8 file of a peer on the same runtime, as a share of its time."""
@@ -71,6 +76,7 @@ class Contender:
     runtime: str
     float_layers: int
     agreement: float
+    accuracy: float
 
     @property
     def name(self) -> str:
@@ -100,30 +106,30 @@ def make_files(name: str, split: Split, samples: int, folder: Path, progress: Pr
     module, weights = module_of(name, split.images[: min(samples, 64)])
     model = capture(module, IMAGENET)
     calibration = split.take(np.arange(samples))
-    (ours,) = quantize(model, calibration, ExportSettings(targets=("cpu",)), progress)
-    paths = {"float": folder / "float.onnx", "ours": folder / "cpu.onnx"}
-    paths["float"].write_bytes(serialize(model))
-    paths["ours"].write_bytes(serialize(ours.model))
-    files = [File(name="float32", path=paths["float"], int8=False), File(name="rctk", path=paths["ours"], ours=True)]
-    files += onnxruntime_files(onnx.load(paths["float"]), calibration.images, folder)
-    if not {"openvino", "nncf"} & set(missing()):
-        files += nncf_files(paths["float"], calibration.images, folder)
+    files = [File(name="float32", path=folder / "float.onnx", int8=False)]
+    files[0].path.write_bytes(serialize(model))
+    for made in quantize(model, calibration, ExportSettings(targets=("cpu", OPENVINO)), progress):
+        files.append(File(name=f"rctk {made.target}", path=folder / f"{made.target}.onnx", target=made.target))
+        files[-1].path.write_bytes(serialize(made.model))
+    files += onnxruntime_files(onnx.load(files[0].path), calibration.images, folder)
+    if not {OPENVINO, "nncf"} & set(missing()):
+        files += nncf_files(files[0].path, calibration.images, folder)
     return files, weights
 
 
-def line_up(files: Sequence[File], images: np.ndarray[Any, Any]) -> list[Contender]:
-    """Pair files with the runtimes that read them, count their float layers and compare their classes with float's."""
-    places = [(file, "ONNX Runtime") for file in files if file.path.suffix == ".onnx"]
-    if "openvino" not in missing():
+def line_up(files: Sequence[File], check: Split) -> list[Contender]:
+    """Pair files with the runtimes that read them, count their float layers and look at their classes."""
+    places = [(file, "ONNX Runtime") for file in files if file.path.suffix == ".onnx" and file.target != OPENVINO]
+    if OPENVINO not in missing():
         places += [(file, "OpenVINO") for file in files if "QOperator" not in file.name and "tensor" not in file.name]
     found, expected = [], None
     for file, runtime in places:
-        with opened(file, runtime, threads=1, batch=len(images)) as call:
-            classes = np.asarray(call(images)).argmax(axis=1)
+        with opened(file, runtime, threads=1, batch=len(check)) as call:
+            classes = np.asarray(call(check.images)).argmax(axis=1)
         expected = classes if expected is None else expected
         floats = floats_in_onnxruntime(file) if runtime == "ONNX Runtime" else floats_in_openvino(file)
-        same = float((classes == expected).mean())
-        found.append(Contender(file=file, runtime=runtime, float_layers=floats, agreement=same))
+        shares = {"agreement": float((classes == expected).mean()), "accuracy": float((classes == check.labels).mean())}
+        found.append(Contender(file=file, runtime=runtime, float_layers=floats, **shares))
     return found
 
 
@@ -161,6 +167,7 @@ def show(rows: Sequence[Row], weights: str) -> None:
             f"{first.wall.median_ms / row.wall.median_ms:.2f}",
             row.contender.float_layers,
             f"{row.contender.agreement:.1%}",
+            f"{row.contender.accuracy:.1%}" if weights == "published" else "-",
             size(row.contender.file.size_bytes),
         )
         for row in rows
@@ -168,16 +175,16 @@ def show(rows: Sequence[Row], weights: str) -> None:
     title = f"{first.model} ({weights} weights), batch {first.batch}, {first.threads} thread(s)"
     title += f", load {load_average()[0]:.1f}"
     times = ("cpu ms", "x", "least ms", "x", "median ms", "x")
-    table(title, ("contender", *times, "float layers", "agrees", "file"), lines)
+    table(title, ("contender", *times, "float layers", "agrees", "correct", "file"), lines)
     for runtime in dict.fromkeys(row.contender.runtime for row in rows):
         print(f"  in {runtime}: {standing(rows, runtime)}", flush=True)
 
 
 def standing(rows: Sequence[Row], runtime: str) -> str:
-    """Say how our file compares with the best int8 file of a peer on the same runtime."""
+    """Say how the file that we make for a runtime compares with the best int8 file of a peer there."""
     here = [row for row in rows if row.contender.runtime == runtime and row.contender.file.int8]
-    ours = next(row for row in here if row.contender.file.ours)
-    peers = [row for row in here if not row.contender.file.ours]
+    ours = next(row for row in here if row.contender.file.target == RUNTIMES[runtime])
+    peers = [row for row in here if not row.contender.file.target]
     if not peers:
         return "no int8 file of a peer"
     best = min(peers, key=lambda row: row.steady_ms)
@@ -194,7 +201,7 @@ def append(row: Row, first: Row, settings: dict[str, Any], folder: Path) -> None
         "name": row.model,
         "sha256": hashlib.sha256(file.path.read_bytes()).hexdigest(),
         "role": "int8" if file.int8 else "float",
-        "target": "cpu" if file.ours else file.name if file.int8 else "",
+        "target": file.target or (file.name if file.int8 else ""),
         "engine": row.contender.runtime,
     }
     values = {
@@ -206,6 +213,7 @@ def append(row: Row, first: Row, settings: dict[str, Any], folder: Path) -> None
         "cpu_speedup": first.cpu_ms / row.cpu_ms,
         "float_layers": row.contender.float_layers,
         "agreement": row.contender.agreement,
+        "accuracy": row.contender.accuracy,
     }
     settings = {**settings, "batch": row.batch, "threads": row.threads}
     found = {**versions(), "nncf": installed(["nncf"])}
@@ -214,9 +222,11 @@ def append(row: Row, first: Row, settings: dict[str, Any], folder: Path) -> None
 
 def summary(rows: Sequence[Row]) -> None:
     """Print the goals and whether they hold."""
-    ours = [row for row in rows if row.contender.file.ours and row.contender.runtime == "ONNX Runtime"]
-    left = {row.model: row.contender.float_layers for row in ours}
-    print(f"layers of our file left in float by ONNX Runtime: {left or 'nothing measured'}")
+    for runtime, target in RUNTIMES.items():
+        ours = [row for row in rows if (row.contender.file.target, row.contender.runtime) == (target, runtime)]
+        left = {row.model: row.contender.float_layers for row in ours}
+        print(f"layers of our {target} file left in float by {runtime}: {left or 'nothing measured'}")
+    ours = [row for row in rows if row.contender.file.target and row.contender.runtime == "ONNX Runtime"]
     name, batch, threads, goal = GOAL
     for row in ours:
         if (row.model, row.batch, row.threads) == (name, batch, threads):
@@ -230,8 +240,7 @@ def summary(rows: Sequence[Row]) -> None:
 def run(options: argparse.Namespace, rows: list[Row]) -> None:
     """Measure everything that was asked for; ``rows`` grows as results come in."""
     progress = Bars()
-    split = calibration_split(options.calibration)
-    check = split.images[options.calibration :]
+    split, check = calibration_split(options.calibration), check_split()
     for name in options.models.split(","):
         with tempfile.TemporaryDirectory(prefix="rctk-") as scratch:
             with progress.stage(name, None):

@@ -32,13 +32,13 @@ class File:
     Attributes:
         name: Who quantized it, and how.
         path: ``.onnx``, or ``.xml`` for OpenVINO alone.
-        ours: Made by rctk.
+        target: Of rctk's file; empty for those of others.
         int8: Quantized.
     """
 
     name: str
     path: Path
-    ours: bool = False
+    target: str = ""
     int8: bool = True
 
     @property

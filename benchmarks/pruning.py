@@ -119,7 +119,7 @@ def subject(name: str, module: torch.nn.Module, spec: InputSpec, calibration: Sp
     for kind, model in (("float", graph), ("int8", made.model)):
         path = folder / f"{name.replace(' ', '-')}-{kind}.onnx"
         path.write_bytes(serialize(model))
-        files[kind] = File(name=f"{name} {kind}", path=path, ours=True, int8=kind == "int8")
+        files[kind] = File(name=f"{name} {kind}", path=path, target="cpu", int8=kind == "int8")
     return Subject(name=name, cost=cost(module, spec), files=files)
 
 

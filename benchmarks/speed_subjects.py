@@ -17,15 +17,24 @@ from rctk.models import build_architecture
 from rctk.train import draw_weights
 from rctk_export.input_spec import FloatNCHW
 
-CHECK = 256
-"""Images on which a file's classes are compared with the float file's."""
+CHECK = 500
+"""Images on which a file's classes are compared with the float file's and with the labels."""
 
 
 def calibration_split(samples: int) -> Split:
-    """Return training images of CIFAR-10, or random ones, with ``CHECK`` more for the comparison of classes."""
+    """Return training images of CIFAR-10, or random ones."""
+    return _split("train", samples)
+
+
+def check_split() -> Split:
+    """Return ``CHECK`` test images of CIFAR-10, or random ones that all have the label 0."""
+    return _split("test", CHECK)
+
+
+def _split(part: str, samples: int) -> Split:
     if os.environ.get("RCTK_DATA"):
-        return read_split("cifar10:train", samples=samples + CHECK)
-    images = np.random.default_rng(0).random((samples + CHECK, *IMAGENET.shape), dtype=np.float32)
+        return read_split(f"cifar10:{part}", samples=samples)
+    images = np.random.default_rng(len(part)).random((samples, *IMAGENET.shape), dtype=np.float32)
     rows = np.arange(len(images))
     return Split(name="random", images=images, labels=rows * 0, classes=(), indices=rows)
 

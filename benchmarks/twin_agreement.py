@@ -1,11 +1,13 @@
 """How far engine, twin and reference agree on published networks, file by file.
 
 RCTK_DATA=... RCTK_MODELS=... python benchmarks/twin_agreement.py [NET ...] [--samples 1000] [--exact 64]
+    [--targets cpu,openvino] [--clean]
 
-For every int8 file of a bundle: the share of images that the fast twin and ONNX Runtime put in the same class, with the
-graph as it is and optimised, on clean images and on PGD-10 images made against the twin; whether the exact twin equals
-the reference engine code for code on some images; whether the `tensorrt` file and its `cpu-mirror` give identical
-logits unoptimised.
+For every int8 file of a bundle: the share of images that the fast twin and an engine put in the same class, on clean
+images and (unless `--clean`) on PGD-10 images made against the twin. The engines are ONNX Runtime with the graph as it
+is and optimised, and OpenVINO where it is installed. Also whether the exact twin equals the reference engine code for
+code on some images, and whether the `tensorrt` file and its `cpu-mirror` give identical logits unoptimised. `resnet18`
+and `mobilenetv2` have drawn weights (see speed_subjects.py) and are shown the test images of CIFAR-10.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import os
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,20 +24,25 @@ import onnx
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from architectures import NETS, Net
+from architectures import IMAGENET, NETS
+from speed_subjects import module_of
 
 from rctk.cli.console import table
 from rctk.data import Split, read_split
 from rctk.exporting.agreement import adversarial_images
 from rctk.exporting.export import ExportSettings, export_int8
-from rctk.exporting.float_model import read_float_model
+from rctk.exporting.float_model import FloatModel, read_float_model
 from rctk.statistics import wilson
 from rctk_export.bundle import Bundle
+from rctk_export.capture import capture
 from rctk_export.engine import Source
 from rctk_export.engines import ENGINES
 from rctk_export.onnx_module import OnnxModule
 
 DEFAULT = ("resnet20", "resnet56", "resnet56-pruned", "resnet-4b", "cnn-a", "resnet8", "mnist-adv", "gtsrb-stn")
+ENGINE_NAMES = {"as written": "onnxruntime:optimize=false", "optimised": "onnxruntime"} | (
+    {"OpenVINO": "openvino"} if find_spec("openvino") is not None else {}
+)
 EPS = {"mnist-adv": 0.3, "resnet-4b": 2 / 255, "cnn-a": 2 / 255}
 
 
@@ -64,36 +72,51 @@ def agreement(first: np.ndarray, second: np.ndarray) -> str:
     return f"{same / len(first):.1%} [{low:.1%}, {high:.1%}]"
 
 
-def rows(name: str, bundle: Bundle, split: Split, exact: int) -> list[tuple[str, ...]]:
-    """Measure the three int8 files of one bundle."""
+def rows(name: str, bundle: Bundle, split: Split, exact: int, *, clean: bool) -> list[tuple[str, ...]]:
+    """Measure the int8 files of one bundle."""
     made = []
     unoptimised = {}
     for target in bundle.targets():
         source = bundle.source("int8", target)
-        twin = OnnxModule(source.path)
-        attacked = adversarial_images(twin, split.images, EPS.get(name, 8 / 255), seed=0)
+        attacked = [] if clean else [attacked_images(name, source, split)]
         cells = []
-        for images in (split.images, attacked):
+        for images in (split.images, *attacked):
             expected = logits(source, images, "twin")
-            for optimize in ("false", "true"):
-                found = logits(source, images, f"onnxruntime:optimize={optimize}")
+            for engine in ENGINE_NAMES.values():
+                found = logits(source, images, engine)
                 cells.append(agreement(expected, found))
-                if images is split.images and optimize == "false":
+                if images is split.images and "optimize=false" in engine:
                     unoptimised[target] = found
         equal = exact_equals_reference(source, split.images[:exact])
         made.append((name, target, *cells, f"{'equal' if equal else 'DIFFERENT'} on {exact}"))
         print(f"  {made[-1]}", file=sys.stderr)
-    same = np.array_equal(unoptimised["tensorrt"], unoptimised["cpu-mirror"])
-    print(f"{name}: tensorrt and cpu-mirror, unoptimised: {'identical logits' if same else 'DIFFERENT logits'}")
+    if "tensorrt" in unoptimised:
+        same = np.array_equal(unoptimised["tensorrt"], unoptimised["cpu-mirror"])
+        print(f"{name}: tensorrt and cpu-mirror, unoptimised: {'identical logits' if same else 'DIFFERENT logits'}")
     return made
 
 
-def bundle_of(name: str, net: Net, folder: Path) -> Bundle:
+def attacked_images(name: str, source: Source, split: Split) -> np.ndarray:
+    """Return PGD-10 images against the twin."""
+    return adversarial_images(OnnxModule(source.path), split.images, EPS.get(name, 8 / 255), seed=0)
+
+
+def bundle_of(name: str, folder: Path, targets: tuple[str, ...]) -> Bundle:
     """Export one network with default settings."""
-    path = Path(os.environ["RCTK_MODELS"]) / net.file
-    model = read_float_model(path, arch=net.arch, input=net.input)
-    train = read_split(net.data.replace(":test", ":train"), samples=1024, input=net.input)
-    return export_int8(model, train, folder / name, ExportSettings(allow_mismatch=True))
+    train = read_split(data_of(name).replace(":test", ":train"), samples=1024)
+    if name in NETS:
+        net = NETS[name]
+        model = read_float_model(Path(os.environ["RCTK_MODELS"]) / net.file, arch=net.arch, input=net.input)
+    else:
+        module, _ = module_of(name, train.images[:64])
+        model = FloatModel(model=capture(module, IMAGENET), input=IMAGENET, classes=train.classes)
+    settings = ExportSettings(targets=targets, check_samples=16, allow_mismatch=True)  # it is measured here
+    return export_int8(model, train, folder / name, settings)
+
+
+def data_of(name: str) -> str:
+    """Return the test images of a network."""
+    return NETS[name].data if name in NETS else "cifar10:test"
 
 
 def main() -> None:
@@ -102,23 +125,20 @@ def main() -> None:
     parser.add_argument("nets", nargs="*", default=DEFAULT)
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--exact", type=int, default=64)
+    parser.add_argument("--targets", default="cpu,openvino,tensorrt")
+    parser.add_argument("--clean", action="store_true")
     options = parser.parse_args()
     found: list[tuple[str, ...]] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in options.nets:
-            bundle = bundle_of(name, NETS[name], Path(folder))
-            split = read_split(NETS[name].data, samples=options.samples, input=bundle.input)
-            found.extend(rows(name, bundle, split, options.exact))
-    columns = (
-        "net",
-        "file",
-        "clean, as written",
-        "clean, optimised",
-        "PGD, as written",
-        "PGD, optimised",
-        "exact = reference",
-    )
-    table(f"fast twin against ONNX Runtime, {options.samples} images", columns, found)
+            bundle = bundle_of(name, Path(folder), tuple(options.targets.split(",")))
+            split = read_split(data_of(name), samples=options.samples, input=bundle.input)
+            found.extend(rows(name, bundle, split, options.exact, clean=options.clean))
+    cells = [
+        f"{images}, {engine}" for images in ("clean", "PGD")[: 1 if options.clean else 2] for engine in ENGINE_NAMES
+    ]
+    title = f"fast twin against engines, {options.samples} images"
+    table(title, ("net", "file", *cells, "exact = reference"), found)
 
 
 if __name__ == "__main__":
