@@ -149,6 +149,11 @@ class ExportableModule(nn.Module):
             else:
                 self._host[name] = tensor
 
+    @property
+    def buffer_names(self) -> dict[str, str]:
+        """Name of a constant in the graph to name of its buffer."""
+        return dict(self._keys)
+
     def forward(self, images: Tensor) -> Tensor:
         """Classify.
 

@@ -29,6 +29,7 @@ RUNTIMES: Mapping[str, tuple[str, ...]] = {
     "tensorrt": ("tensorrt",),
     "remote": ("tritonclient",),
     "openvino": ("openvino",),
+    "executorch": ("executorch", "torch"),
     "onnxruntime-cuda": ("onnxruntime",),
     "onnxruntime-tensorrt": ("onnxruntime",),
     "onnxruntime-rtx": ("onnxruntime", "onnxruntime_ep_nv_tensorrt_rtx"),
@@ -50,6 +51,7 @@ INSTALL = {
     "onnxruntime-tensorrt": "`pip install 'rctk[ort-tensorrt]'` after `pip uninstall onnxruntime`",
     "onnxruntime-rtx": "`pip install 'rctk[ort-rtx]'`",
     "openvino": "`pip install 'rctk[openvino]'`",
+    "executorch": "`pip install 'rctk[executorch]'`",
     "remote": "`pip install 'rctk[remote]'`",
     "tensorrt": "`pip install 'rctk[tensorrt]'`; on a Jetson JetPack's own, with --system-site-packages",
 }

@@ -13,6 +13,7 @@ ENGINES: Family[EngineSettings] = Family(
         "onnxruntime-tensorrt": "rctk_export.engines.onnxruntime_tensorrt:OnnxRuntimeTensorRT",
         "onnxruntime-rtx": "rctk_export.engines.onnxruntime_rtx:OnnxRuntimeRtx",
         "openvino": "rctk_export.engines.openvino:OpenVINO",
+        "executorch": "rctk_export.engines.executorch:ExecuTorch",
         "torch": "rctk_export.engines.torch:Torch",
         "twin": "rctk_export.engines.twin:Twin",
         "reference": "rctk_export.engines.reference:Reference",

@@ -17,7 +17,6 @@ from typing import Any
 
 from rctk_export.engines.onnxruntime_session import CUDA, ort, present
 from rctk_export.tensorrt.cuda_runtime import load_cuda
-from rctk_export.tensorrt.record import system
 from rctk_kernels.errors import EngineError, EngineUnavailableError
 
 TENSORRT = "TensorrtExecutionProvider"
@@ -126,18 +125,3 @@ def wheel_folders(package: str) -> list[Path]:
         spec = importlib.util.find_spec(package)
         return [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
     return []
-
-
-def gpu_facts(index: int) -> dict[str, str]:
-    """Return what a built engine depends on: the GPU, its driver and the system; :class:`EngineError` without one."""
-    cuda = load_cuda()
-    count = cuda.device_count()
-    if index >= count:
-        raise EngineUnavailableError(f"there is no GPU {index}, this machine has {count}; choose with device=0")
-    device = cuda.device(index)
-    return {
-        "gpu": device.name,
-        "compute_capability": device.compute_capability,
-        "cuda_driver": cuda.versions()[0],
-        "system": system(),
-    }

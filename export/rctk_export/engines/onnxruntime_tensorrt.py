@@ -14,12 +14,12 @@ from typing import Literal, get_args
 
 from rctk_export.batching import End
 from rctk_export.engine import Source
+from rctk_export.engines.cache import cache_folder, gpu_facts
 from rctk_export.engines.onnxruntime import OnnxRuntimeEngine
 from rctk_export.engines.onnxruntime_binding import DeviceBinding
-from rctk_export.engines.onnxruntime_cache import cache_folder
-from rctk_export.engines.onnxruntime_profile import check_batches, check_graph, check_target, digest, quantized, shapes
-from rctk_export.engines.onnxruntime_provider import TENSORRT, gpu_facts, load_tensorrt, need
+from rctk_export.engines.onnxruntime_provider import TENSORRT, load_tensorrt, need
 from rctk_export.engines.onnxruntime_session import CUDA, Opened, Order, look_into, open_session, ort, some
+from rctk_export.engines.trt_profile import check_batches, check_graph, check_target, digest, quantized, shapes
 from rctk_export.tensorrt.options import Rest
 from rctk_kernels.errors import OptionError
 

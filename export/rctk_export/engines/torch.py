@@ -59,8 +59,8 @@ class ModuleEngine:
         except GraphError as error:
             raise EngineError(str(error)) from error
         stored = {tensor.name for tensor in model.graph.initializer}
-        inputs = [_end(value) for value in model.graph.input if value.name not in stored]
-        entry, _ = one_input_one_output(source.path.name, inputs, [_end(v) for v in model.graph.output], source.input)
+        inputs = [end_of(value) for value in model.graph.input if value.name not in stored]
+        entry, _ = one_input_one_output(source.path.name, inputs, [end_of(v) for v in model.graph.output], source.input)
         self._feeds_pixels = entry.kind == "uint8"
         module = OnnxModule(model, mode=mode, ste=ste).to(self._device).eval()
         self._module: OnnxModule | None = module.requires_grad_(requires_grad=False)
@@ -124,7 +124,8 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _end(value: ValueInfoProto) -> End:
+def end_of(value: ValueInfoProto) -> End:
+    """Describe an input or output of an ONNX graph."""
     tensor = value.type.tensor_type
     word = TensorProto.DataType.Name(tensor.elem_type).lower()
     sizes = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)

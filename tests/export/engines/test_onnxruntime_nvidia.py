@@ -21,10 +21,11 @@ from rctk_kernels.errors import EngineError, EngineUnavailableError, OptionError
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
+from rctk_export.engines import cache  # noqa: E402
 from rctk_export.engines import onnxruntime_provider as provider  # noqa: E402
 from rctk_export.engines import onnxruntime_rtx as rtx  # noqa: E402
 from rctk_export.engines import onnxruntime_tensorrt as tensorrt  # noqa: E402
-from rctk_export.engines.onnxruntime_cache import KEY, cache_folder, key  # noqa: E402
+from rctk_export.engines.cache import KEY, cache_folder, key  # noqa: E402
 from rctk_export.engines.onnxruntime_session import ort  # noqa: E402
 
 SPEC = InputSpec(channels=2, height=3, width=3)
@@ -407,10 +408,10 @@ def test_whatever_changes_the_key_changes_too(changed):
 
 
 def test_engines_of_another_file_option_version_or_gpu_are_never_found(world, tmp_path, monkeypatch):
-    source, cache = classifier(tmp_path / "m.onnx"), tmp_path / "cache"
+    source, kept = classifier(tmp_path / "m.onnx"), tmp_path / "cache"
 
     def folders(text=""):
-        ENGINES.build(f"onnxruntime-tensorrt:cache={cache}{text}").open(source)
+        ENGINES.build(f"onnxruntime-tensorrt:cache={kept}{text}").open(source)
         options = world.orders[-1][0][0][1]
         assert set(options) <= KNOWN[TRT]
         assert options["trt_engine_cache_enable"] == options["trt_timing_cache_enable"] == "1"
@@ -431,7 +432,7 @@ def test_engines_of_another_file_option_version_or_gpu_are_never_found(world, tm
     world.gpu["gpu"] = "Orin"
     monkeypatch.setattr(tensorrt, "load_tensorrt", lambda: "10.14.0")
     assert folders()[0] != first
-    assert json.loads((cache / first.rpartition("/")[2] / KEY).read_text())["gpu"] == "Orin"
+    assert json.loads((kept / first.rpartition("/")[2] / KEY).read_text())["gpu"] == "Orin"
 
 
 def test_a_cache_that_is_not_what_its_name_says_is_refused(tmp_path):
@@ -449,14 +450,14 @@ def test_a_cache_that_is_not_what_its_name_says_is_refused(tmp_path):
         cache_folder(tmp_path / "file", "m", FACTS)
 
 
-def test_the_provider_needs_a_gpu_to_have_a_key(monkeypatch):
+def test_there_is_no_key_without_a_gpu(monkeypatch):
     cuda = SimpleNamespace(
         device_count=lambda: 1,
         device=lambda index: SimpleNamespace(name="Orin", compute_capability="8.7"),
         versions=lambda: ("12.6", "12.6"),
     )
-    monkeypatch.setattr(provider, "load_cuda", lambda: cuda)
-    monkeypatch.setattr(provider, "system", lambda: "Linux aarch64")
-    assert provider.gpu_facts(0) == GPU
+    monkeypatch.setattr(cache, "load_cuda", lambda: cuda)
+    monkeypatch.setattr(cache, "system", lambda: "Linux aarch64")
+    assert cache.gpu_facts(0) == GPU
     with pytest.raises(EngineUnavailableError, match="no GPU 1, this machine has 1"):
-        provider.gpu_facts(1)
+        cache.gpu_facts(1)

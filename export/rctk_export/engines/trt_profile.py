@@ -1,4 +1,4 @@
-"""What ONNX Runtime's two TensorRT providers share: batches of a profile, files they refuse, and keys of caches."""
+"""What all engines on TensorRT share: batches of a profile, files they refuse, and what a file holds."""
 
 from __future__ import annotations
 

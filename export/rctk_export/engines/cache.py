@@ -1,4 +1,4 @@
-"""Folders for engines that a provider builds and keeps: one for each file, machine, version and set of options.
+"""Folders for engines that a runtime builds and keeps: one for each file, machine, version and set of options.
 
 ONNX Runtime names a cached engine after the graph and loads it whatever TensorRT, driver or option has changed since.
 Here everything that an engine depends on is part of the folder's name, so that nothing stale is ever found.
@@ -11,8 +11,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from rctk_export.tensorrt.cuda_runtime import load_cuda
+from rctk_export.tensorrt.record import system
 from rctk_export.whole_file import write_whole
-from rctk_kernels.errors import EngineError
+from rctk_kernels.errors import EngineError, EngineUnavailableError
 
 KEY = "key.json"
 Facts = Mapping[str, str | Mapping[str, str]]
@@ -53,6 +55,21 @@ def cache_folder(root: Path, name: str, facts: Facts) -> Path:
     except OSError as error:
         raise EngineError(f"{folder} cannot be used as a cache ({error.strerror}); give another with cache=") from error
     return folder
+
+
+def gpu_facts(index: int) -> dict[str, str]:
+    """Return what a built engine depends on: the GPU, its driver and the system; :class:`EngineError` without one."""
+    cuda = load_cuda()
+    count = cuda.device_count()
+    if index >= count:
+        raise EngineUnavailableError(f"there is no GPU {index}, this machine has {count}; choose with device=0")
+    device = cuda.device(index)
+    return {
+        "gpu": device.name,
+        "compute_capability": device.compute_capability,
+        "cuda_driver": cuda.versions()[0],
+        "system": system(),
+    }
 
 
 def _text(facts: Facts) -> str:
