@@ -30,6 +30,7 @@ RUNTIMES: Mapping[str, tuple[str, ...]] = {
     "remote": ("tritonclient",),
     "openvino": ("openvino",),
     "executorch": ("executorch", "torch"),
+    "torch-tensorrt": ("torch", "onnx", "torch_tensorrt", "modelopt"),
     "onnxruntime-cuda": ("onnxruntime",),
     "onnxruntime-tensorrt": ("onnxruntime",),
     "onnxruntime-rtx": ("onnxruntime", "onnxruntime_ep_nv_tensorrt_rtx"),
@@ -42,6 +43,8 @@ HOST_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "scipy", "sklearn
 DISTRIBUTIONS = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
     "onnxruntime_ep_nv_tensorrt_rtx": ("onnxruntime-ep-nv-tensorrt-rtx", "onnxruntime-ep-nv-tensorrt-rtx-cu12"),
+    "torch_tensorrt": ("torch-tensorrt",),
+    "modelopt": ("nvidia-modelopt",),
     "sklearn": ("scikit-learn",),
     "PIL": ("pillow",),
 }
@@ -50,6 +53,7 @@ INSTALL = {
     "onnxruntime-cuda": "`pip install 'rctk[ort-gpu]'` after `pip uninstall onnxruntime`",
     "onnxruntime-tensorrt": "`pip install 'rctk[ort-tensorrt]'` after `pip uninstall onnxruntime`",
     "onnxruntime-rtx": "`pip install 'rctk[ort-rtx]'`",
+    "torch-tensorrt": "`pip install 'rctk[torch-tensorrt]'`",
     "openvino": "`pip install 'rctk[openvino]'`",
     "executorch": "`pip install 'rctk[executorch]'`",
     "remote": "`pip install 'rctk[remote]'`",

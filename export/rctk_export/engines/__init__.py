@@ -15,6 +15,7 @@ ENGINES: Family[EngineSettings] = Family(
         "openvino": "rctk_export.engines.openvino:OpenVINO",
         "executorch": "rctk_export.engines.executorch:ExecuTorch",
         "torch": "rctk_export.engines.torch:Torch",
+        "torch-tensorrt": "rctk_export.engines.torch_tensorrt:TorchTensorRT",
         "twin": "rctk_export.engines.twin:Twin",
         "reference": "rctk_export.engines.reference:Reference",
         "tensorrt": "rctk_export.engines.tensorrt:TensorRT",
