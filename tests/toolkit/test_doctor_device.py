@@ -82,6 +82,19 @@ def test_tensorrt_11_is_not_for_jetpack_6(monkeypatch):
     assert device.tensorrt("36.4.3").state == "ok"
 
 
+def test_the_tensorrt_of_jetpack_6_0_is_too_old(monkeypatch):
+    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: object())
+    steps = {}
+    for version in ("8.6.2.3", "10.0.1", "10.2", "10.3", "10.16.2.10"):
+        monkeypatch.setattr(device, "installed", lambda names, version=version: version)
+        steps[version] = device.tensorrt("36.3.0").step
+    assert [version for version, step in steps.items() if "JetPack 6.1 or newer" in step] == [
+        "8.6.2.3",
+        "10.0.1",
+        "10.2",
+    ]
+
+
 def test_clocks_of_a_jetson_that_are_not_pinned_name_jetson_clocks(tmp_path):
     loose = device.clocks(trees.write(tmp_path / "a", trees.ORIN_NX_JP5), jetson=True)
     assert "jetson_clocks" in loose.step

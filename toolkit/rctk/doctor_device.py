@@ -35,6 +35,7 @@ JETPACKS = {
 SERIES = {"32": "4.x", "35": "5.x", "36": "6.x", "38": "7.0 or 7.1", "39": "7.2"}
 TENSORRT = {"36": "10.3", "38": "10.13", "39": "10.16"}
 """Jetson Linux to the TensorRT of its JetPack."""
+TOO_OLD = re.compile(r"\d\.|10\.[0-2](?:\.|$)")
 HOT_CELSIUS = 85.0
 SLOW_GOVERNORS = frozenset({"powersave", "conservative", "ondemand", "schedutil"})
 NO_BOUNDS = "intel_pstate"  # its "powersave" is an ordinary governor that follows the load
@@ -162,4 +163,6 @@ def tensorrt(release: str) -> Check:
     step = ""
     if release.startswith("36.") and re.match(r"(?:1[1-9]|[2-9]\d)\.", found):
         step = f"JetPack 6 runs TensorRT {wanted}; uninstall the pip package and use JetPack's"
+    elif TOO_OLD.match(found):
+        step = "rctk builds and runs plans with TensorRT 10.3 or newer; install JetPack 6.1 or newer"
     return judged("tensorrt", f"tensorrt {found or 'of unknown version'}", step)
