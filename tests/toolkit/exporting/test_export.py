@@ -52,6 +52,19 @@ def test_the_bundle_holds_float_and_every_target_with_the_mirror(bundle):
     assert again.classes == tuple("0123456789")
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_file_for_openvino_is_compared_with_its_twin_in_openvino_where_that_is(
+    float_model, digits_train, tmp_path, monkeypatch, installed
+):
+    pytest.importorskip("openvino")
+    if not installed:
+        monkeypatch.setattr("rctk.exporting.agreement.find_spec", lambda name: None)
+    made = export_int8(float_model, digits_train, tmp_path / "b", replace(SETTINGS, targets=("openvino",)))
+    agreement = made.file("int8", "openvino").facts["agreement"]
+    assert agreement["engine"] == ("openvino" if installed else "onnxruntime")
+    assert agreement["clean"] >= 0.98
+
+
 def test_the_float_file_is_the_module_with_normalisation_inside(bundle, small_net, spec, digits_test):
     images = digits_test.images[:32]
     with torch.no_grad():

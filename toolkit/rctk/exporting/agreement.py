@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,14 @@ from onnx import TensorProto, helper
 from rctk.attacks.pgd import PGD
 from rctk.threat import ThreatModel
 from rctk_export.capture import INPUT
-from rctk_export.engine import Engine, Source
+from rctk_export.engine import Engine, EngineSettings, Source
+from rctk_export.engines import ENGINES
 from rctk_export.engines.onnxruntime import OnnxRuntime, unwanted_passes
 from rctk_export.input_spec import FloatNCHW
 from rctk_export.onnx_module import OnnxModule
 
+OPENVINO = "openvino"
+"""Engine and target of the same name."""
 BATCH = 32
 FLIP_IMAGES = 64
 
@@ -32,7 +36,8 @@ class Agreement:
         clean: Share of images that both put in the same class.
         adversarial: The same on images made by PGD-10 against the twin.
         eps: Budget of those, linf.
-        flip_rate: Share of activation codes that differ, over ``flip_samples`` clean images.
+        flip_rate: Share of activation codes on which ONNX Runtime and the twin differ, over ``flip_samples`` clean
+            images.
         flip_samples: Images behind ``flip_rate``.
     """
 
@@ -62,10 +67,11 @@ def adversarial_images(twin: OnnxModule, images: FloatNCHW, eps: float, seed: in
 
 
 def measure_agreement(source: Source, images: FloatNCHW, eps: float, *, optimize: bool, seed: int) -> Agreement:
-    """Compare ONNX Runtime on an int8 file with the file's own twin.
+    """Compare an engine on an int8 file with the file's own twin.
 
     Args:
-        source: The int8 ONNX file.
+        source: The int8 ONNX file. One for ``openvino`` runs in OpenVINO where that is installed, all else in ONNX
+            Runtime.
         images: Clean images ``(N, C, H, W)`` that calibration did not see.
         eps: Budget of the adversarial images.
         optimize: Let ONNX Runtime optimise the graph, as a deployment would.
@@ -73,12 +79,13 @@ def measure_agreement(source: Source, images: FloatNCHW, eps: float, *, optimize
     """
     twin = OnnxModule(source.path)
     attacked = adversarial_images(twin, images, eps, seed)
-    with OnnxRuntime(optimize=optimize).open(source) as engine:
+    name, settings = _engine(source.target, optimize=optimize)
+    with settings.open(source) as engine:
         clean = _same_class(engine, twin, images)
         adversarial = _same_class(engine, twin, attacked)
     some = images[:FLIP_IMAGES]
     return Agreement(
-        engine="onnxruntime" if optimize else "onnxruntime, graph not optimised",
+        engine=name,
         samples=len(images),
         clean=clean,
         adversarial=adversarial,
@@ -86,6 +93,12 @@ def measure_agreement(source: Source, images: FloatNCHW, eps: float, *, optimize
         flip_rate=flip_rate(source, twin, some, optimize=optimize),
         flip_samples=len(some),
     )
+
+
+def _engine(target: str, *, optimize: bool) -> tuple[str, EngineSettings]:
+    if target == OPENVINO and find_spec(OPENVINO) is not None:
+        return OPENVINO, ENGINES.build(OPENVINO)
+    return "onnxruntime" if optimize else "onnxruntime, graph not optimised", OnnxRuntime(optimize=optimize)
 
 
 def _same_class(engine: Engine, twin: OnnxModule, images: FloatNCHW) -> float:
