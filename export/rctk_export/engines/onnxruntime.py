@@ -140,6 +140,10 @@ class OnnxRuntimeEngine:
     def __exit__(self, *exc: object) -> None:
         self._session = self._binding = None
 
+    def nodes(self) -> dict[str, tuple[str, ...]]:
+        """Return the nodes that each provider runs, as ``name (Operator)``; empty where this version does not tell."""
+        return dict(self._placement)
+
     def placement(self) -> dict[str, int]:
         """Return how many nodes each provider runs; empty where this ONNX Runtime (before 1.24) does not tell."""
         return {name: len(nodes) for name, nodes in self._placement.items()}

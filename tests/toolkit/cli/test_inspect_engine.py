@@ -75,7 +75,7 @@ def test_adds_that_are_not_rounded_are_named_with_the_target_that_helps(rctk, tm
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--engine", "onnxruntime"), "leave --engine away"),
+        (("--engine", "reference"), "leave --engine away"),
         (("--engine", "openvino", "--sensitivity"), "leave the other flags away"),
         (("--engine", "openvino", "--target", "cpuu"), "cpuu"),
     ],

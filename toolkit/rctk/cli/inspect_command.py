@@ -48,7 +48,8 @@ def inspect_(  # noqa: PLR0913  # every parameter is a flag
     Args:
         path: Bundle folder, .onnx file, .plan file with its record beside it, or model file of torch.
         target: Look into this target's int8 file; for a bare file, lint it by this target's rules.
-        engine: Show how this engine runs the weighted layers: openvino, which also reads .xml files.
+        engine: Show how this engine runs a file: the weighted layers of openvino, which also reads .xml files, or the
+            nodes by provider of onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt.
         layers: List every layer, or every trained tensor of a checkpoint.
         json: Print JSON instead of tables.
         measured: For --sensitivity.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rctk.cli.console import share, table
+from rctk.cli.placement_table import ONNXRUNTIME, show_placement
 from rctk.machine import installed
 from rctk_export.bundle import is_bundle, read_bundle
 from rctk_kernels.errors import OptionError
@@ -25,14 +26,17 @@ def show_runtime(path: Path, target: str, engine: str, *, layers: bool, json: bo
     Args:
         path: Bundle, whose int8 files are shown, or an ``.onnx`` or ``.xml`` file.
         target: Show this int8 file of a bundle alone.
-        engine: ``openvino``.
+        engine: ``openvino``, or one on ONNX Runtime, of which the nodes by provider are shown.
         layers: List every weighted layer, not only those in float.
         json: Print JSON instead.
     """
+    if engine.startswith(ONNXRUNTIME):
+        show_placement(path, target, engine, layers=layers, json=json)
+        return
     if engine != OPENVINO:
         raise OptionError(
-            f"inspect asks OpenVINO how it runs a file, not {engine!r}; give --engine openvino, or leave --engine away "
-            "to see what ONNX Runtime keeps in float"
+            f"inspect asks OpenVINO and ONNX Runtime how they run a file, not {engine!r}; give --engine openvino or "
+            "onnxruntime, or leave --engine away to see what ONNX Runtime keeps in float"
         )
     from rctk_export.engines.openvino import runtime_layers  # noqa: PLC0415  # only where it is asked for
 
