@@ -167,7 +167,7 @@ class OnnxRuntimeEngine:
 
 def _precautions(source: Source, settings: OnnxRuntime) -> tuple[bool, tuple[str, ...]]:
     """Decide whether to optimise, and say why not."""
-    eight_bit = source.target in {"cpu", "cpu-mirror"} and settings.provider == "cpu" and settings.optimize
+    eight_bit = source.target in {"cpu", "openvino", "cpu-mirror"} and settings.provider == "cpu" and settings.optimize
     if not (eight_bit and saturates_u8s8()):
         return settings.optimize, ()
     if source.target == "cpu-mirror":

@@ -10,7 +10,7 @@ from rctk_export.engine import Source
 from rctk_export.tensorrt.options import MAX_BATCH
 from rctk_kernels.errors import EngineError, OptionError
 
-UINT8_TARGETS = frozenset({"cpu", "cpu-mirror"})
+UINT8_TARGETS = frozenset({"cpu", "openvino", "cpu-mirror"})
 LINEARS = (b"QuantizeLinear", b"DequantizeLinear")
 
 
