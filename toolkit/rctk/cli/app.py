@@ -21,6 +21,7 @@ COMMANDS = {
     "stress": "Corruptions, occlusion, rotations and JPEG: float against engine on the same images.",
     "compare": "Gate the deployed engine against its float parent; exit code 0, 1 or 3.",
     "audit": "Check whether robust accuracies can be believed, or gradients are masked.",
+    "study": "Run models x methods x attacks x engines from one file, as cells that are kept.",
     "report": "Render records as tables, Markdown and one HTML page with plots.",
     "merge": "Join the records of several machines in one file, each once, oldest first.",
     "compress": "Prune, train or distill by the steps of a recipe, to a checkpoint.",
