@@ -224,6 +224,10 @@ def _explain(source: Source, order: Order) -> None:
         return  # the first error says why
     _check_started(session, order)
     _check_placed(source, order, read_placement(session))
+    raise EngineError(
+        f"{order.provider} cannot run all nodes of {source.path.name}, and ONNX Runtime {ort.__version__} does not "
+        f"tell which (1.24 does); {order.remedy}"
+    )
 
 
 def _check_started(session: Any, order: Order) -> None:

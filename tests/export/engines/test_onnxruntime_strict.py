@@ -69,6 +69,15 @@ def test_nodes_that_the_provider_lacks_are_named_and_nothing_is_printed(source, 
 
 
 @needs_azure
+def test_an_older_onnxruntime_refuses_without_names(source, monkeypatch):
+    monkeypatch.setattr(module, "read_placement", lambda session: {})
+    with pytest.raises(
+        EngineError, match=r"cannot run all nodes of m.onnx, .* does not tell which \(1.24 does\); do this"
+    ):
+        module.open_session(source, module.Order(provider=AZURE, remedy="do this"))
+
+
+@needs_azure
 def test_nodes_may_run_where_the_order_allows_it(source):
     session = module._create(source, module.Order(provider=AZURE), strict=False)
     placed = module.read_placement(session)
