@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rctk.checkpoint import load_model
+from rctk.cli.recipe_flags import RecipeFlags
 from rctk.compress import STEPS
 
 PRUNE = "prune.depgraph:criterion=l1,ratio=0.3,by=params"
@@ -168,3 +169,21 @@ def test_a_graph_takes_no_module_steps(rctk, tmp_path, float_onnx):
 def test_a_step_that_trains_for_one_target_is_refused_for_others_before_it_trains(rctk, checkpoint, digits):
     refusal = rctk("export", checkpoint, "--calibration", digits, "--step", "quant.lsq:epochs=9000").refusal
     assert "quant.lsq trains the grids of one target, cpu, and not of cpu, tensorrt; pass --target cpu alone" in refusal
+
+
+def test_a_target_latency_is_a_pruning_step_in_front_of_the_others():
+    recipe = RecipeFlags(target_latency=0.4, step=("train.finetune:epochs=1",)).read()
+    first, second = recipe.as_list()
+    assert (first["step"], first["by"], second["step"]) == ("prune.depgraph", "latency", "train.finetune")
+    assert first["ratio"] == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--target-latency", "1.5"), "between 0 and 1"),
+        (("--target-latency", "1/2", "--recipe", "r.yaml"), "or --recipe"),
+    ],
+)
+def test_a_target_latency_that_makes_no_sense_is_refused(rctk, checkpoint, flags, words):
+    assert words in rctk("compress", checkpoint, "--data", "digits:train", "-o", "m.pt", *flags).refusal

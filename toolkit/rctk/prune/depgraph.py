@@ -143,9 +143,10 @@ class DepGraph:
         )
         if removed is None:
             most = meter(choose(scored.couplings, scored.scores, 1.0, self.scope, widths))
+            unit = "of the dense time" if self.by == "latency" else self.by
             raise OptionError(
-                f"ratio {self.ratio:g} by {self.by} is out of reach: the narrowest network still has {most:g}, the "
-                f"budget is {budget:g}; lower round_to or min_channels, or prune layers"
+                f"ratio {self.ratio:g} by {self.by} is out of reach: the narrowest network still has {most:g} {unit}, "
+                f"the budget is {budget:g}; lower round_to or min_channels, or prune layers"
             )
         return removed
 
