@@ -120,6 +120,7 @@ WRONG = {
     "no data": (("attack", "BUNDLE", "--attack", "square", "--data", "cifar10:test"), "RCTK_DATA"),
     "an unknown attack": (("attack", "BUNDLE", "--attack", "squares", "--data", "DIGITS"), "square"),
     "another shape": (("bench", "BUNDLE/int8-cpu.onnx", "--input", "3x32x32"), "1, 8, 8"),
+    "a name that no address can hold": (("serve", "BUNDLE", "--name", "a b/c", "--port", 0), "--name a-b-c"),
     "nobody answers": (("attack", "http://127.0.0.1:9/m", "--input", "1x8x8", *QUERIES), "127.0.0.1:9"),
 }
 
@@ -128,7 +129,7 @@ WRONG = {
 def test_wrong_input_is_one_line_with_the_next_step(rctk, data, tmp_path, case):
     arguments, word = WRONG[case]
     places = {"BUNDLE": str(data / "bundle"), "DIGITS": str(data / "digits.npz")}
-    code, _, error = rctk(*(re.sub("BUNDLE|DIGITS", lambda name: places[name[0]], part) for part in arguments))
+    code, _, error = rctk(*(re.sub("BUNDLE|DIGITS", lambda name: places[name[0]], str(part)) for part in arguments))
     assert code == 2, error
     assert len(error.strip().splitlines()) == 1
     assert word in error

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rctk.cli.bench_tables import shared_text
-from rctk.measure.bench import Contender, bench, bench_engine, busy, with_threads
+from rctk.measure.bench import Contender, bench, busy, with_threads
 from rctk.measure.fastest import candidates, fastest
 from rctk.measure.runner import Clocks
 from rctk.measure.settings import BenchSettings
@@ -157,7 +157,7 @@ def test_a_long_tail_shows_other_work_too():
 def test_calls_are_spread_over_the_rounds_and_none_is_lost(source):
     for calls, rounds in [(7, 3), (2, 10), (1, 1)]:
         assert (
-            bench_engine(Contender(engine="fake", source=source), None, quick(calls=calls, rounds=rounds))["calls"]
+            bench([Contender(engine="fake", source=source)], None, quick(calls=calls, rounds=rounds))[0]["calls"]
             == calls
         )
 
@@ -268,7 +268,7 @@ def test_onnx_runtime_is_timed_beside_a_hundred_times_smaller_net(linear):
 def test_an_engine_that_tells_where_its_nodes_run_has_it_in_the_record(source, monkeypatch):
     placed = {"TensorrtExecutionProvider": 9, "CUDAExecutionProvider": 1}
     monkeypatch.setattr(FakeEngine, "placement", lambda engine: placed, raising=False)
-    values = bench_engine(Contender(engine="fake", source=source), None, quick())
+    values = bench([Contender(engine="fake", source=source)], None, quick())[0]
     assert values["nodes_by_provider"] == placed
     assert shared_text(values["nodes_by_provider"]) == (
         "of 10 nodes run: 90% TensorrtExecutionProvider, 10% CUDAExecutionProvider"

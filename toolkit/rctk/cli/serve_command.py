@@ -17,6 +17,7 @@ from rctk_export.engine import Source
 from rctk_export.engines import ENGINES
 from rctk_export.engines.remote_digits import EVALUATION
 from rctk_export.engines.remote_link import TOKEN, TOKEN_FILE, token_headers
+from rctk_kernels.errors import OptionError
 
 NO_INPUT_FLAGS = InputFlags()
 DEFAULTS = ServeSettings()
@@ -61,6 +62,8 @@ def serve_(  # noqa: PLR0913  # every parameter is a flag
         key: PEM file of its private key.
         flags: Input of a bare file.
     """
+    if name is not None and name != model_name(name):
+        raise OptionError(f"--name {name!r} does not fit into an address; write --name {model_name(name)}")
     environment = dict(os.environ) if token_file is None else {TOKEN_FILE: str(token_file)}
     token = token_headers(environment).get("authorization", "").removeprefix("Bearer ")
     settings = ServeSettings(

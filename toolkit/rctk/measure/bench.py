@@ -108,11 +108,6 @@ def bench(
     return results
 
 
-def bench_engine(contender: Contender, images: FloatNCHW | None, settings: BenchSettings) -> dict[str, Any]:
-    """Time one engine by itself; the values of :func:`bench` with both speed-ups 1."""
-    return bench([contender], images, settings)[0]
-
-
 def busy(values: dict[str, Any]) -> bool:
     """Whether other work disturbed a one-thread bench, so that it should be repeated.
 
