@@ -17,7 +17,7 @@ def scenario(part: Mapping[str, Any]) -> str:
         >>> scenario({"scenario": "multi-stream", "streams": 4}), scenario({"scenario": "single-stream", "streams": 1})
         ('multi-stream x 4', 'single-stream')
     """
-    streams = part.get("streams")
+    streams: Any = part.get("streams")
     many = f" x {streams}" if is_number(streams) and streams > 1 else ""
     return f"{text(part.get('scenario'))}{many}"
 
