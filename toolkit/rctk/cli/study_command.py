@@ -68,9 +68,10 @@ def study_(
     if dry_run:
         return 0
     outcome = Outcome()
-    for _ in Runner(store=store, commands=commands, jobs=jobs, progress=progress).run(left, outcome):
-        store.write_records(every)
-    records = store.write_records(every)
+    try:
+        Runner(store=store, commands=commands, jobs=jobs, progress=progress).run(left, outcome)
+    finally:
+        records = store.write_records(every)
     for summary in study_tables(records):
         table(f"study {study.name}", summary.headings, summary.rows)
     if html and records:

@@ -55,21 +55,22 @@ class Runner:
     jobs: int
     progress: Progress
 
-    def run(self, cells: Sequence[Cell], outcome: Outcome) -> Iterator[Cell]:
-        """Run ``cells``, none of which is finished, those that make bundles first; yield each after it ended."""
+    def run(self, cells: Sequence[Cell], outcome: Outcome) -> None:
+        """Run ``cells``, none of which is finished, those that make bundles first, and tell ``outcome`` of each."""
         order = sorted(cells, key=lambda cell: WAVES[cell.kind])
         numbers = {cell.key: f"cell {number} of {len(order)}: {cell.name}" for number, cell in enumerate(order, 1)}
         for wave, members in groupby(order, key=lambda cell: WAVES[cell.kind]):
-            ready = []
-            for cell in members:
-                if cell.needs is None or self.store.finished(cell.needs) is not None:
-                    ready.append(cell)
-                else:
-                    outcome.waiting.append(cell.name)
+            ready = self._ready(list(members), outcome)
             jobs = min(self.jobs, 1) if wave == WAVES["bench"] else self.jobs
             for cell, result in self._apart(ready, jobs, numbers) if jobs else self._here(ready, numbers):
                 outcome.add(cell, result)
-                yield cell
+
+    def _ready(self, cells: Sequence[Cell], outcome: Outcome) -> list[Cell]:
+        """Return the cells whose bundle is there; the others wait."""
+        needed = {cell.needs.key: cell.needs for cell in cells if cell.needs is not None}
+        there = {key for key, cell in needed.items() if self.store.finished(cell) is not None}
+        outcome.waiting += [cell.name for cell in cells if cell.needs is not None and cell.needs.key not in there]
+        return [cell for cell in cells if cell.needs is None or cell.needs.key in there]
 
     def _here(self, cells: Sequence[Cell], numbers: dict[str, str]) -> Iterator[tuple[Cell, Result]]:
         for cell in cells:

@@ -57,9 +57,7 @@ class Store:
 
     def finished(self, cell: Cell) -> Result | None:
         """Return the result of a cell that came to its end; None where it has to run (again)."""
-        result = self.result(cell)
-        if result is None or result.code not in (GATED if cell.kind == "compare" else (0,)):
-            return None
+        result = self._ended(cell)
         return result if cell.kind != "export" or _whole(cell.bundle(self.folder)) else None
 
     def result(self, cell: Cell) -> Result | None:
@@ -109,7 +107,9 @@ class Store:
 
     def write_records(self, cells: Iterable[Cell]) -> list[Record]:
         """Write the records of all finished cells, in the order of the plan, and return them."""
-        records = [Record.from_dict(values) for cell in cells for values in self._records(cell)]
+        ended = [result for result in map(self._ended, cells) if result is not None]
+        records = [Record.from_dict(values) for result in ended for values in result.records]
+        self.folder.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps(record.as_dict(), ensure_ascii=False, allow_nan=False) for record in records]
         write_whole(self.folder / FILE_NAME, "".join(f"{line}\n" for line in lines).encode())
         return records
@@ -122,9 +122,9 @@ class Store:
         """Return where a cell keeps what it has not finished."""
         return self.folder / WORK / cell.key
 
-    def _records(self, cell: Cell) -> tuple[dict[str, Any], ...]:
-        found = self.finished(cell)
-        return () if found is None else found.records
+    def _ended(self, cell: Cell) -> Result | None:
+        result = self.result(cell)
+        return result if result is not None and result.code in (GATED if cell.kind == "compare" else (0,)) else None
 
     def _file(self, cell: Cell) -> Path:
         return self.folder / CELLS / f"{cell.key}.json"
