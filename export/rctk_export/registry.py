@@ -28,12 +28,43 @@ def number(text: str) -> float:
         raise OptionError(f"{text!r} is not a number; write 0.03 or 8/255") from error
 
 
-def unknown(what: str, name: str, known: Iterator[str] | list[str]) -> OptionError:
-    """Word the error for a name that is not in a table, with the nearest match."""
+SHORT = 160
+"""Most characters of a list of choices that an error spells out."""
+
+
+def unknown(what: str, name: str, known: Iterator[str] | list[str], *, where: str = "") -> OptionError:
+    """Word the error for a name that is not in a table: the nearest names, then all of them or where they stand.
+
+    Args:
+        what: Word for a member of the table.
+        name: What was given.
+        known: The names in the table.
+        where: What shows a long table, such as ``rctk list attacks``; without it its first names are spelled out.
+
+    Example:
+        >>> print(unknown("unit", "kb", ["KiB", "MiB"]))
+        unknown unit 'kb'; did you mean 'KiB'? Choose from KiB, MiB
+        >>> print(unknown("layer", "conv3", [f"conv{i}" for i in range(10, 60)], where="rctk list layers"))
+        unknown layer 'conv3'; did you mean 'conv53', 'conv43' or 'conv39'? All 50 names: `rctk list layers`
+    """
     choices = list(known)
-    near = difflib.get_close_matches(name, choices, n=1)
-    hint = f"did you mean {near[0]!r}? Choose" if near else "choose"
-    return OptionError(f"unknown {what} {name!r}; {hint} from {', '.join(choices)}")
+    whole = ", ".join(choices)
+    near = _nearest(name, choices, 1 if len(whole) <= SHORT else 3)
+    rest = f"choose from {whole}"
+    if len(whole) > SHORT:
+        few = ", ".join(choices[: max(1, whole[:SHORT].count(", "))])
+        rest = f"all {len(choices)} names: `{where}`" if where else f"choose from {few}, ... ({len(choices)} in all)"
+    if near:
+        first = ", ".join(repr(one) for one in near[:-1])
+        rest = f"did you mean {f'{first} or ' if first else ''}{near[-1]!r}? {rest[0].upper()}{rest[1:]}"
+    return OptionError(f"unknown {what} {name!r}; {rest}")
+
+
+def _nearest(name: str, choices: list[str], count: int) -> list[str]:
+    """Return the names that a reader may have meant, whatever their case, the nearest first."""
+    lower = {choice.lower(): choice for choice in reversed(choices)}
+    found = difflib.get_close_matches(name.lower(), lower, n=count)
+    return [lower[match] for match in found]
 
 
 class Family(Generic[T]):
@@ -42,14 +73,16 @@ class Family(Generic[T]):
     Args:
         what: The word for one member in error messages, such as ``"attack"``.
         table: Name to ``"module:Class"``; each class is a frozen dataclass whose fields are the settings.
+        listed: The word after ``rctk list`` that shows the members, where there is one.
 
     Example:
         >>> Family("threat", {"linf": "rctk.threat:ThreatModel"}).names()
         ['linf']
     """
 
-    def __init__(self, what: str, table: Mapping[str, str]) -> None:
+    def __init__(self, what: str, table: Mapping[str, str], listed: str = "") -> None:
         self.what = what
+        self._where = f"rctk list {listed}" if listed else ""
         self._table = dict(table)
 
     def names(self) -> list[str]:
@@ -59,7 +92,7 @@ class Family(Generic[T]):
     def load(self, name: str) -> type[T]:
         """Import and return the class called ``name``."""
         if name not in self._table:
-            raise unknown(self.what, name, self.names())
+            raise unknown(self.what, name, self.names(), where=self._where)
         module, _, attribute = self._table[name].partition(":")
         return cast("type[T]", getattr(importlib.import_module(module), attribute))
 

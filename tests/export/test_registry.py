@@ -61,6 +61,22 @@ def test_what_cannot_be_read_is_said_in_one_line(text, words):
     assert "\n" not in str(caught.value)
 
 
+def test_a_long_table_is_not_spelled_out():
+    names = [f"method_{index:03}" for index in range(300)]
+    long: Family[Method] = Family("method", dict.fromkeys(names, "a:B"), "methods")
+    with pytest.raises(OptionError) as near:
+        long.load("METHOD_042")
+    assert str(near.value).startswith("unknown method 'METHOD_042'; did you mean 'method_042', ")
+    assert str(near.value).endswith("? All 300 names: `rctk list methods`")
+    with pytest.raises(OptionError) as far:
+        long.load("zzz")
+    assert str(far.value) == "unknown method 'zzz'; all 300 names: `rctk list methods`"
+    nowhere = str(unknown("layer", "zzz", names))
+    assert nowhere.startswith("unknown layer 'zzz'; choose from method_000, method_001, ")
+    assert nowhere.endswith(", ... (300 in all)")
+    assert len(nowhere) < 220
+
+
 def test_a_class_is_imported_only_when_its_name_is_used():
     broken: Family[Method] = Family("method", {"gone": "no_such_module_here:Class"})
     assert broken.names() == ["gone"]

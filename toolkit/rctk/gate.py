@@ -9,6 +9,7 @@ import numpy as np
 
 from rctk import gate_outputs
 from rctk.statistics import Interval, Outcome, Paired, Verdict, non_inferiority, paired_difference, wilson
+from rctk.statistics.non_inferiority import check_margin
 from rctk.statistics.paired import Flags
 from rctk_kernels.errors import DataError
 
@@ -145,6 +146,14 @@ def compare_paired(
                 f"{np.count_nonzero(robust & ~clean)} samples count as robust for {name} that it misclassifies when "
                 "clean; robust means right before and after the attack"
             )
+    check_margin(max_drop)
+    right, n = int(np.count_nonzero(float_clean)), len(float_clean)
+    if n and right <= max_drop * n:
+        raise DataError(
+            f"the float model gets {right} of {n} clean images right, so no engine could lose more than the allowed "
+            f"{gate_outputs.allowed_drop(max_drop)}; check labels, the order of the classes and normalisation, for "
+            "example with `rctk inspect`"
+        )
     return Comparison(
         clean=_gate("clean", float_clean, engine_clean, max_drop),
         robust=_gate("robust", float_robust, engine_robust, max_drop),

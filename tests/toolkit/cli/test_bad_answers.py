@@ -53,6 +53,22 @@ def test_an_engine_that_answers_nan(judge, changed, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_an_audit_of_nan_or_of_other_classes_is_refused_before_its_checks(rctk, changed, digits):
+    def poison(model):
+        constant(model, "nan", np.float32("nan"))
+        append(model, helper.make_node("Mul", ["before", "nan"], [model.graph.output[0].name], name="poison"))
+
+    def cut(model):
+        for name, value in (("from", 0), ("to", 7), ("axis", 1)):
+            constant(model, name, np.array([value], dtype=np.int64))
+        append(model, helper.make_node("Slice", ["before", "from", "to", "axis"], [model.graph.output[0].name]))
+        model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 7
+
+    flags = (*BARE, "--on", "engine", "--data", digits, "--samples", "40", "--eps", "0.1")
+    assert "NaN" in rctk("audit", changed(poison), *flags).refusal
+    assert "there are 7 classes" in rctk("audit", changed(cut, "seven.onnx"), *flags).refusal
+
+
 def test_probabilities_spelt_out_become_logits_and_the_choice_is_told(judge, changed, tmp_path, command):
     def spell_out(model):
         constant(model, "last", np.array([1], dtype=np.int64))

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from rctk.attacks import ATTACKS
 from rctk.data.split import Split
-from rctk.evaluation.judge import evaluate
+from rctk.evaluation.curves import security_curves
+from rctk.evaluation.subjects import Subject
+from rctk.evaluation.suite import attack_subjects
 from rctk.metrics.corruption_error import mean_corruption_error, mean_performance, relative_corruption_error
 from rctk.metrics.critical import critical_strength
-from rctk.metrics.curve import BUDGETS, curve_of_norms, measure_curve, security_curve
+from rctk.metrics.curve import BUDGETS, curve_of_norms, security_curve
 from rctk.threat import ThreatModel
 from rctk_kernels.errors import OptionError
 
@@ -44,8 +45,12 @@ def test_measured_curve_of_a_threshold():
 
     pixels = np.array([0.1, 0.3, 0.45, 0.8], dtype=np.float32).reshape(4, 1, 1, 1)
     split = Split(name="pixels:test", images=pixels, labels=np.array([0, 0, 0, 1]))
-    attack = ATTACKS.build("square:queries=20")
-    curve = measure_curve(lambda t: evaluate(predict, split, attack, t, seed=0), ThreatModel(), [0.29, 0.06])
+    attack = "square:queries=20"
+    subjects = [Subject(name="threshold", predict=predict)]
+    found = security_curves(
+        lambda t: attack_subjects(subjects, split, [attack], t, seed=0, batch_size=4), ThreatModel(), [0.29, 0.06], 2
+    )
+    curve = found.curves["threshold"]
     assert [point.accuracy for point in curve.points] == [
         1,
         0.75,
@@ -66,7 +71,7 @@ def test_a_curve_needs_the_same_images_at_positive_budgets(robust):
 
 def test_a_measured_curve_needs_a_budget():
     with pytest.raises(OptionError, match="at least one budget"):
-        measure_curve(lambda t: None, ThreatModel(), [])
+        security_curves(lambda t: None, ThreatModel(), [], 2)
 
 
 def test_critical_strength_is_where_all_forms_meet_for_good():

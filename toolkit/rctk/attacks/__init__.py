@@ -52,4 +52,5 @@ ATTACKS: Family[Attack] = Family(
         "torchattacks-fgsm": "rctk.attacks.torchattacks_fgsm:TorchattacksFGSM",
         "torchattacks-pgd": "rctk.attacks.torchattacks_pgd:TorchattacksPGD",
     },
+    listed="attacks",
 )

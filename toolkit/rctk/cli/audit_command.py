@@ -9,6 +9,8 @@ from rctk.audit import Audit, Examined, audit
 from rctk.cli.console import Bars, table
 from rctk.cli.deployed_flags import DeployedFlags, read_images
 from rctk.cli.flags import DataFlags, InputFlags, Repeated, ThreatFlags, Whole
+from rctk.data.split import check_labels
+from rctk.evaluation.first_look import FirstLook
 from rctk.forms import check_forms, open_forms
 
 NO_DEPLOYED_FLAGS = DeployedFlags()
@@ -48,7 +50,11 @@ def audit_(  # noqa: PLR0913  # every parameter is a flag
     with deployed.open(path, flags) as deployment:
         split = read_images(data, deployment)
         wanted = dict.fromkeys(("float", *on)) if deployment.float is not None else dict.fromkeys(on)
+        look = FirstLook(split, batch_size, deployment.classes)
         with open_forms(deployment, list(wanted), deployed.engine) as subjects:
+            for subject in subjects:
+                look(subject)  # refuses NaN and other classes; probabilities are for a check to find
+            check_labels(split, look.classes)
             first: Examined | None = None
             for subject in subjects:
                 form = Examined(

@@ -37,4 +37,5 @@ STEPS: Family[Step] = Family(
         "distill.rslad": "rctk.distill.rslad:Rslad",
         "train.finetune": "rctk.train.finetune:Finetune",
     },
+    listed="steps",
 )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from rctk.evaluation.judge import AttackResult, Flags
+from rctk.evaluation.judge import Flags
 from rctk.statistics import Interval, wilson
-from rctk.threat import ThreatModel
 from rctk_kernels.errors import OptionError
 
 BUDGETS = tuple(level / 255 for level in (1, 2, 4, 8, 12, 16))
@@ -76,22 +74,6 @@ def curve_of_norms(clean: Flags, broken: Flags, norm: npt.ArrayLike, budgets: Se
     """
     sizes = np.where(broken, np.asarray(norm, dtype=np.float64), np.inf)
     return security_curve(clean, {float(eps): clean & (sizes > eps * (1 + 1e-6)) for eps in budgets})
-
-
-def measure_curve(
-    attack_at: Callable[[ThreatModel], AttackResult], threat: ThreatModel, budgets: Sequence[float] = BUDGETS
-) -> SecurityCurve:
-    """Attack once per budget and return the curve.
-
-    Args:
-        attack_at: Attacks within a budget, such as ``lambda threat: evaluate(predict, split, attack, threat, seed=0)``.
-        threat: Norm and grid; its own radius is not used.
-        budgets: Radii above 0.
-    """
-    results = {float(eps): attack_at(replace(threat, eps=float(eps))) for eps in budgets}
-    if not results:
-        raise OptionError("a curve needs at least one budget, such as 8/255")
-    return security_curve(next(iter(results.values())).clean, {eps: one.robust for eps, one in results.items()})
 
 
 def _point(eps: float, alive: Flags) -> Point:

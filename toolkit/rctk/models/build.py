@@ -102,7 +102,8 @@ def build_architecture(
     elif ":" in text and "=" not in text.split(":")[1]:
         factory, rest = load_factory(text)
     else:
-        raise unknown("architecture", text.partition(":")[0], [*ARCHITECTURES.names(), *ELSEWHERE])
+        known_ones = unknown("architecture", text.partition(":")[0], ARCHITECTURES.names(), where="rctk list models")
+        raise OptionError(f"{known_ones}; or give {', '.join(ELSEWHERE)}")
     known = {
         "classes": classes,
         "num_classes": classes,

@@ -37,7 +37,7 @@ def names(words: Sequence[str]) -> list[str]:
         sets = {"all": set(CORRUPTIONS), "benchmark": {n for n, row in CORRUPTIONS.items() if row.where != "held out"}}
         sets |= {g.replace(" ", "_"): {n for n, row in CORRUPTIONS.items() if row.where == g} for g in GROUPS}
         if word not in sets and word not in CORRUPTIONS:
-            raise unknown("corruption", word, [*sets, *CORRUPTIONS])
+            raise unknown("corruption", word, [*sets, *CORRUPTIONS], where="rctk list corruptions")
         chosen |= sets.get(word, {word})
     return [name for name in CORRUPTIONS if name in chosen]
 
@@ -46,7 +46,7 @@ def names(words: Sequence[str]) -> list[str]:
 def load_corruption(name: str) -> Corruption:
     """Import and return the function of a corruption."""
     if name not in CORRUPTIONS:
-        raise unknown("corruption", name, list(CORRUPTIONS))
+        raise unknown("corruption", name, list(CORRUPTIONS), where="rctk list corruptions")
     module, _, function = CORRUPTIONS[name].function.partition(":")
     return cast("Corruption", getattr(importlib.import_module(module), function))
 
