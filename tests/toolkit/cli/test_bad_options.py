@@ -74,6 +74,7 @@ CASES = [
     ((*BENCH, "--threads", "1000000"), ["threads must be at most 1024"]),
     ((*BENCH, "--calls", "0"), ["calls must be 1 or more"]),
     ((*BENCH, "--rounds", "0"), ["rounds must be 1 or more"]),
+    ((*BENCH, "--seed", "-1"), ["seed must be 0 or more"]),
     ((*BENCH, "--warmup", "-1"), ["warm-up cannot be negative"]),
     ((*EXPORT, "--calibration-samples", "0"), ["--calibration-samples"]),
     ((*EXPORT, "--check-samples", "-5"), ["--check-samples"]),

@@ -62,7 +62,7 @@ class BenchSettings:
                 raise OptionError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if self.warmup < 0 or not 0 <= self.seconds < math.inf:
             raise OptionError(f"warm-up cannot be negative or endless, got {self.warmup} calls and {self.seconds} s")
-        for name in ("gap_ms", "settle_seconds", "energy_seconds", "idle_seconds", "cold_starts"):
+        for name in ("gap_ms", "settle_seconds", "energy_seconds", "idle_seconds", "cold_starts", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise OptionError(f"{name} must be 0 or more and not endless, got {getattr(self, name)}")
         if self.energy and self.idle_seconds == 0:
