@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +11,47 @@ import onnx
 import pytest
 
 from rctk.deployment import open_deployment
-from rctk_export.bundle import file_sha256, read_bundle
+from rctk_export.bundle import file_sha256, manifest_sha256, read_bundle
 from rctk_export.engines import ENGINES
 from rctk_export.input_spec import InputSpec
 from rctk_kernels.errors import BundleError, EngineUnavailableError, GraphError, OptionError
 
 BUNDLE = Path(__file__).parents[1] / "device" / "data" / "bundle"
 SPEC = InputSpec(channels=1, height=8, width=8)
+
+
+@pytest.fixture
+def three_targets(tmp_path):
+    """A bundle with a file for ``cpu``, ``openvino`` and ``tensorrt``: the same file thrice."""
+    folder = shutil.copytree(BUNDLE, tmp_path / "bundle")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (cpu,) = (file for file in manifest["files"] if (file["role"], file["target"]) == ("int8", "cpu"))
+    for target in ("openvino", "tensorrt"):
+        shutil.copy(folder / cpu["path"], folder / f"int8-{target}.onnx")
+        manifest["files"].append(cpu | {"target": target, "path": f"int8-{target}.onnx"})
+    manifest["sha256"] = manifest_sha256(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("engine", "target"),
+    [
+        ("", "cpu"),
+        ("auto", "cpu"),
+        ("onnxruntime:threads=1", "cpu"),
+        ("openvino:batch=1", "openvino"),
+        ("tensorrt", "tensorrt"),
+        ("onnxruntime-tensorrt", "tensorrt"),
+    ],
+)
+def test_an_engine_means_the_file_that_was_made_for_it(three_targets, engine, target):
+    with open_deployment(three_targets, engine=engine) as found:
+        assert found.deployed.target == target
+    with open_deployment(three_targets, engine=engine, target="cpu") as found:
+        assert found.deployed.target == "cpu"
+    with open_deployment(BUNDLE, engine=engine) as found:
+        assert found.deployed.target == "cpu"
 
 
 def test_a_bundle_is_its_float_file_and_the_int8_file_of_a_target():

@@ -18,7 +18,15 @@ from rctk_export.tensorrt.record import PLAN, read_record
 from rctk_kernels.errors import BundleError, EngineUnavailableError, OptionError
 
 PREFERRED = ("cpu", "openvino", "cpu-mirror", "tensorrt")
-"""Which int8 file is meant where ``--target`` is not given."""
+"""Which int8 file is meant where neither ``--target`` nor the engine tells."""
+OWN = {
+    "openvino": "openvino",
+    "tensorrt": "tensorrt",
+    "torch-tensorrt": "tensorrt",
+    "onnxruntime-tensorrt": "tensorrt",
+    "onnxruntime-rtx": "tensorrt",
+}
+"""Engines for which a file of their own was made; where a bundle holds it, it is meant first."""
 ONNX = ".onnx"
 REMOTE, TENSORRT = "remote", "tensorrt"
 FILE_ENGINES = ("onnxruntime", "auto")
@@ -96,14 +104,16 @@ def open_deployment(
     target: str | None = None,
     spec: InputSpec | None = None,
     parent: Path | None = None,
+    engine: str = "",
 ) -> Iterator[Deployment]:
     """Resolve ``path``; files made on the way (normalisation put into a bare graph) live until the block ends.
 
     Args:
         path: Bundle folder, ``.onnx`` file, ``.plan`` file with its record, or the address of a served model.
-        target: Which int8 file of a bundle.
+        target: Which int8 file of a bundle; that of the engine or else of :data:`PREFERRED` by default.
         spec: Input of a bare file; refused for a bundle, which knows its own. A plan's record knows it too.
         parent: Float ``.onnx`` of a bare int8 file, with the same input spec; a bundle holds its own.
+        engine: What will run it, as ``--engine`` has it; tells which file of a bundle is meant.
 
     Raises:
         BundleError: There is nothing usable at ``path``.
@@ -118,7 +128,7 @@ def open_deployment(
             raise OptionError(f"{path} is a bundle and already holds normalisation; leave --input, --mean, --std away")
         if parent is not None:
             raise OptionError(f"{path} is a bundle and holds its float file; leave --float {parent} away")
-        yield _from_bundle(read_bundle(path), target)
+        yield _from_bundle(read_bundle(path), target, engine)
         return
     if path.suffix == PLAN:
         with tempfile.TemporaryDirectory(prefix="rctk-") as folder:
@@ -199,9 +209,10 @@ def _check_plan_input(path: Path, built: InputSpec, spec: InputSpec | None, pare
         )
 
 
-def _from_bundle(bundle: Bundle, target: str | None) -> Deployment:
+def _from_bundle(bundle: Bundle, target: str | None, engine: str) -> Deployment:
     targets = bundle.targets()
-    chosen = target or next((name for name in PREFERRED if name in targets), None)
+    first = OWN.get(engine.partition(":")[0], PREFERRED[0])
+    chosen = target or next((name for name in (first, *PREFERRED) if name in targets), None)
     if chosen is None:
         raise BundleError(f"{bundle.path} holds no int8 file; export again with --target cpu")
     return Deployment(

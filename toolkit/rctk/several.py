@@ -22,6 +22,7 @@ def open_deployments(
     target: str | None = None,
     spec: InputSpec | None = None,
     parent: Path | None = None,
+    engine: str = "",
 ) -> Iterator[list[Deployment]]:
     """Open bundles and bare files that take the same images; several are called by their folders and files.
 
@@ -30,6 +31,7 @@ def open_deployments(
         target: See :func:`rctk.deployment.open_deployment`.
         spec: As there.
         parent: As there.
+        engine: As there.
     """
     if not paths:
         raise OptionError("give one or more bundle folders or .onnx files")
@@ -42,6 +44,7 @@ def open_deployments(
                 target=target if bundle or len(paths) == 1 else None,
                 spec=None if bundle else spec,
                 parent=None if bundle else parent,
+                engine=engine,
             )
             deployment = stack.enter_context(own)
             opened.append(replace(deployment, name=path.name) if len(paths) > 1 else deployment)

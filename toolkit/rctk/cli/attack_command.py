@@ -67,7 +67,7 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
         on: What to attack: float, twin or engine; may be repeated. With ensemble, gradient attacks are also crafted on
             the mean of all forms named.
         engine: Engine that runs the deployed file, such as onnxruntime:threads=2.
-        target: Which int8 file of the bundle.
+        target: Which int8 file of the bundle; by default the engine's own, else cpu.
         parent: Float .onnx of a bare int8 file.
         cross: Try every candidate on all forms.
         repeats: Run with so many seeds, from --seed on; the worst case per image counts, the spread is told.
@@ -84,7 +84,7 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
     budget, folder = threat.model(), records.checked()
     check_file(save_candidates, "--save-candidates")
     gradients = check_extras(metric, repeats) or need_gradients(attacks)
-    with open_deployment(path, target=target, spec=flags.spec(), parent=parent) as deployment:
+    with open_deployment(path, target=target, spec=flags.spec(), parent=parent, engine=engine) as deployment:
         engine = deployment.engine_of(engine)
         split = read_split(
             data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download

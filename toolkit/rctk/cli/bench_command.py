@@ -101,7 +101,7 @@ def bench_(  # noqa: PLR0913  # every parameter is a flag
     Args:
         path: Bundle folder, or an .onnx file with --input.
         engine: Engine with settings, such as onnxruntime:spinning=true; auto finds the fastest installed one.
-        target: Which int8 file of the bundle.
+        target: Which int8 file of the bundle; by default the engine's own, else cpu.
         how: What is measured.
         float_beside: Measure the float file in the same run, for the ratio.
         parent: Float .onnx of a bare file.
@@ -113,7 +113,7 @@ def bench_(  # noqa: PLR0913  # every parameter is a flag
     sweep = how.sweep()
     folder = records.checked()
     progress = Bars()
-    with open_deployment(path, target=target, spec=flags.spec(), parent=parent) as deployment:
+    with open_deployment(path, target=target, spec=flags.spec(), parent=parent, engine=engine) as deployment:
         engine = deployment.engine_of(engine)
         files = [deployment.float] if float_beside and deployment.float is not None else []
         sources = [*files, deployment.deployed]

@@ -72,7 +72,7 @@ def compare_(  # noqa: PLR0913  # every parameter is a flag
             hold without: quick, standard or full; deployed is the standard one. It can be stopped, and the same command
             goes on.
         engine: Engine that runs the deployed file.
-        target: Which int8 file of the bundle.
+        target: Which int8 file of the bundle; by default the engine's own, else cpu.
         parent: Float .onnx of a bare int8 file.
         each: Run and gate every attack by itself as well, with Holm's correction for their number; the exit code stays
             that of all attacks together.

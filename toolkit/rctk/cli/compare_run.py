@@ -115,7 +115,9 @@ def several_of(
 def compare_one(path: Path, asked: Asked) -> Finished:
     """Attack float and engine of one bundle or bare file."""
     data, parent = asked.data, asked.parent
-    with open_deployment(path, target=asked.target, spec=asked.flags.spec(), parent=parent) as deployment:
+    with open_deployment(
+        path, target=asked.target, spec=asked.flags.spec(), parent=parent, engine=asked.engine
+    ) as deployment:
         asked = replace(asked, engine=deployment.engine_of(asked.engine))
         split = read_split(
             data.data, samples=data.samples, seed=data.seed, input=deployment.input, download=data.download

@@ -22,13 +22,13 @@ class DeployedFlags:
     engine: str = "onnxruntime"
     """Engine that runs the deployed file."""
     target: str | None = None
-    """Which int8 file of the bundle."""
+    """Which int8 file of the bundle; by default the engine's own, else cpu."""
     parent: Annotated[Path | None, Parameter(name="--float")] = None
     """Float .onnx of a bare int8 file."""
 
     def open(self, path: Path, flags: InputFlags) -> AbstractContextManager[Deployment]:
         """Open the bundle, or the bare file that ``flags`` describe."""
-        return open_deployment(path, target=self.target, spec=flags.spec(), parent=self.parent)
+        return open_deployment(path, target=self.target, spec=flags.spec(), parent=self.parent, engine=self.engine)
 
     def for_(self, deployment: Deployment) -> DeployedFlags:
         """Return the flags with the engine that really runs ``deployment``, so that records name it."""

@@ -44,14 +44,14 @@ def replay_(  # noqa: PLR0913  # every parameter is a flag
         candidates: File of candidates; every byte of it is checked.
         path: Bundle folder, .onnx file, or address of a served model.
         engine: Engine that runs the deployed file.
-        target: Which int8 file of the bundle.
+        target: Which int8 file of the bundle; by default the engine's own, else cpu.
         batch_size: Most images in one pass.
         flags: Input of a bare file.
         records: Where results go.
     """
     folder, shipped = records.checked(), read_candidates(candidates)
     spec = flags.spec()
-    with open_deployment(path, target=target, spec=spec) as deployment:
+    with open_deployment(path, target=target, spec=spec, engine=engine) as deployment:
         engine = deployment.engine_of(engine)
         _check_fit(shipped, deployment)
         look = FirstLook(shipped.split, batch_size, deployment.classes)

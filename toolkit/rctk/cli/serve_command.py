@@ -50,7 +50,7 @@ def serve_(  # noqa: PLR0913  # every parameter is a flag
     Args:
         path: Bundle folder, or an .onnx file with --input.
         engine: Engine with settings, such as onnxruntime:threads=2.
-        target: Which int8 file of the bundle.
+        target: Which int8 file of the bundle; by default the engine's own, else cpu.
         name: Name of the model in its address; that of the bundle by default.
         host: Address to listen at; 0.0.0.0 lets every machine in.
         port: Port of HTTP; 0 takes a free one.
@@ -78,7 +78,7 @@ def serve_(  # noqa: PLR0913  # every parameter is a flag
     )
     from rctk.serve.run import serve  # noqa: PLC0415  # says what to install where the server is missing
 
-    with open_deployment(path, target=target, spec=flags.spec()) as deployment:
+    with open_deployment(path, target=target, spec=flags.spec(), engine=engine) as deployment:
         models = _models(deployment, name or model_name(deployment.name), deployment.engine_of(engine), queue)
         if not settings.local and not token:
             Bars().note(f"every machine that reaches {host} can use this engine; set {TOKEN} to ask for a token")

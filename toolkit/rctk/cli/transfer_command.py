@@ -55,7 +55,9 @@ def transfer_(  # noqa: PLR0913  # every parameter is a flag
     """
     check_forms(on, ensemble=True)
     budget, folder, gradients = threat.model(), records.checked(), need_gradients((attack,))
-    with open_deployments(paths, target=deployed.target, spec=flags.spec(), parent=deployed.parent) as deployments:
+    with open_deployments(
+        paths, target=deployed.target, spec=flags.spec(), parent=deployed.parent, engine=deployed.engine
+    ) as deployments:
         first = deployments[0]
         split = read_images(data, first)
         look = FirstLook(split, batch_size, first.classes)
