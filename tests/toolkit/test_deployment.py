@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from rctk.deployment import open_deployment
 from rctk_export.bundle import file_sha256, manifest_sha256, read_bundle
 from rctk_export.engines import ENGINES
 from rctk_export.input_spec import InputSpec
-from rctk_kernels.errors import BundleError, EngineUnavailableError, GraphError, OptionError
+from rctk_kernels.errors import BundleError, EngineError, EngineUnavailableError, GraphError, OptionError
 
 BUNDLE = Path(__file__).parents[1] / "device" / "data" / "bundle"
 SPEC = InputSpec(channels=1, height=8, width=8)
@@ -145,5 +146,16 @@ def test_on_a_device_a_bare_file_runs_as_it_is_and_cannot_be_normalised(monkeypa
     with (
         pytest.raises(EngineUnavailableError, match="pip install"),
         open_deployment(BUNDLE / "float.onnx", spec=shifted),
+    ):
+        pass
+
+
+def test_a_silent_server_is_given_up_after_the_time_that_the_engine_names():
+    silent = socket.create_server(("127.0.0.1", 0))
+    address = Path(f"http://127.0.0.1:{silent.getsockname()[1]}/model")
+    with (
+        silent,
+        pytest.raises(EngineError, match=r"no answer within 0\.2 s"),
+        open_deployment(address, spec=SPEC, engine="remote:timeout=0.2,retries=0"),
     ):
         pass

@@ -12,6 +12,7 @@ from pathlib import Path
 from rctk.blame import blame
 from rctk_export.bundle import Bundle, file_sha256, is_bundle, read_bundle
 from rctk_export.engine import Source
+from rctk_export.engines import ENGINES
 from rctk_export.engines.remote_address import is_address, read_address
 from rctk_export.input_spec import InputSpec
 from rctk_export.tensorrt.record import PLAN, read_record
@@ -121,7 +122,7 @@ def open_deployment(
     """
     if is_address(path):
         with tempfile.TemporaryDirectory(prefix="rctk-") as folder:
-            yield _served(path, target, spec, parent, Path(folder))
+            yield _served(path, target, spec, parent, engine, Path(folder))
         return
     if is_bundle(path):
         if spec is not None:
@@ -156,9 +157,11 @@ def open_deployment(
         )
 
 
-def _served(path: Path, target: str | None, spec: InputSpec | None, parent: Path | None, folder: Path) -> Deployment:
+def _served(
+    path: Path, target: str | None, spec: InputSpec | None, parent: Path | None, engine: str, folder: Path
+) -> Deployment:
     """Ask the server what it runs; its answer stands for the hash of the file that is not here."""
-    from rctk_export.engines.remote import describe  # noqa: PLC0415  # the client, only for an address
+    from rctk_export.engines.remote import Remote, describe  # noqa: PLC0415  # the client, only for an address
 
     address = read_address(path)
     if spec is None:
@@ -166,7 +169,8 @@ def _served(path: Path, target: str | None, spec: InputSpec | None, parent: Path
     if target is not None:
         raise OptionError(f"--target chooses a file of a bundle; {address} is one model")
     _check_file(parent)
-    digest = describe(address).digest
+    settings = ENGINES.build(engine) if engine.partition(":")[0] == REMOTE else None
+    digest = describe(address, settings if isinstance(settings, Remote) else None).digest
     return Deployment(
         name=str(address),
         sha256=digest,

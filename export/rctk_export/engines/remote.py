@@ -219,9 +219,9 @@ def _connect(address: Address, settings: Remote) -> Link:
     return HttpLink(address, settings.timeout, binary=settings.binary)
 
 
-def describe(address: Address) -> Description:
-    """Ask a server what it says about a model, with the default settings."""
-    caller = _Caller(address, Remote())
+def describe(address: Address, settings: Remote | None = None) -> Description:
+    """Ask a server what it says about a model, with the time-outs and keys of ``settings``."""
+    caller = _Caller(address, settings or Remote())
     try:
         return caller.find("")
     finally:
