@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rctk.gate import compare_paired
-from rctk.gate_outputs import default_summary, write_outputs
+from rctk.gate_outputs import default_summary, junit_xml, markdown_summary, text_lines, write_outputs
 from rctk_kernels.errors import RecordError
 
 HOSTILE = 'a|b <img src=x> & "q" \x1b[31m\x00 ]]> `code` [l](u)\nnext'
@@ -21,7 +21,7 @@ def compared(lost, n=1000, max_drop=0.02, robust=True):
 
 
 def test_lines_for_a_terminal():
-    assert compared(12).text() == [
+    assert text_lines(compared(12)) == [
         "clean accuracy: float 100.0 % [99.6, 100.0], engine 100.0 % [99.6, 100.0], difference 0.0 [-0.4, +0.4] points",
         "  right alone, float : engine, 0 : 0; McNemar p 1.000",
         "  holds: the difference is above -2 points with 95 % confidence (lower bound -0.27)",
@@ -43,11 +43,11 @@ def test_lines_for_a_terminal():
     ],
 )
 def test_verdicts_name_the_bound_or_the_count(lost, n, max_drop, sentence):
-    assert any(sentence in line for line in compared(lost, n, max_drop).text())
+    assert any(sentence in line for line in text_lines(compared(lost, n, max_drop)))
 
 
 def test_the_summary_is_a_table_with_a_row_per_gate():
-    lines = compared(12).markdown("resnet20 cpu").splitlines()
+    lines = markdown_summary(compared(12), "resnet20 cpu").splitlines()
     assert lines[0] == "### rctk compare: resnet20 cpu: holds"
     table = [line for line in lines if line.startswith("|")]
     assert len(table) == 4
@@ -56,7 +56,7 @@ def test_the_summary_is_a_table_with_a_row_per_gate():
 
 
 def test_a_hostile_name_stays_text_in_markdown():
-    heading = compared(0).markdown(HOSTILE).splitlines()[0]
+    heading = markdown_summary(compared(0), HOSTILE).splitlines()[0]
     assert "<img" not in heading
     assert "\x1b" not in heading
     assert r"a\|b &lt;img" in heading
@@ -68,7 +68,7 @@ def test_a_hostile_name_stays_text_in_markdown():
     [(0, 1000, [[], []]), (40, 1000, [[], ["failure"]]), (0, 50, [["error"], ["error"]])],
 )
 def test_junit_has_one_case_per_gate_and_right_totals(lost, n, tags):
-    root = ET.fromstring(compared(lost, n).junit_xml("net"))
+    root = ET.fromstring(junit_xml(compared(lost, n), "net"))
     cases = root.findall("testsuite/testcase")
     assert [case.get("name") for case in cases] == [
         "clean accuracy drops by less than 2 points",
@@ -84,7 +84,7 @@ def test_junit_has_one_case_per_gate_and_right_totals(lost, n, tags):
 
 
 def test_a_hostile_name_stays_text_in_junit():
-    suite = ET.fromstring(compared(0).junit_xml(HOSTILE)).find("testsuite")
+    suite = ET.fromstring(junit_xml(compared(0), HOSTILE)).find("testsuite")
     assert suite.get("name").startswith('a|b <img src=x> & "q"')
 
 
@@ -93,8 +93,8 @@ def test_files_are_written_and_the_summary_is_appended(tmp_path):
     summary = tmp_path / "new" / "summary.md"
     for _ in range(2):
         write_outputs(comparison, "net", junit=tmp_path / "j.xml", summary=summary, json=tmp_path / "c.json")
-    assert (tmp_path / "j.xml").read_text(encoding="utf-8") == comparison.junit_xml("net")
-    assert summary.read_text(encoding="utf-8") == 2 * comparison.markdown("net")
+    assert (tmp_path / "j.xml").read_text(encoding="utf-8") == junit_xml(comparison, "net")
+    assert summary.read_text(encoding="utf-8") == 2 * markdown_summary(comparison, "net")
     assert json.loads((tmp_path / "c.json").read_text()) == {"subject": "net", **comparison.as_dict()}
 
 
@@ -117,5 +117,5 @@ def test_the_job_summary_comes_from_the_environment():
 def test_the_note_of_an_empty_gate_is_in_every_output():
     comparison = compared(0, robust=False)
     note = "float robust accuracy is 0.0 %, not above the allowed drop of 2 points"
-    for output in ("\n".join(comparison.text()), comparison.markdown(), comparison.junit_xml()):
+    for output in ("\n".join(text_lines(comparison)), markdown_summary(comparison), junit_xml(comparison)):
         assert note in output

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rctk import gate_outputs
+from rctk.report.words import allowed_drop, percent
 from rctk.statistics import Interval, Outcome, Paired, Verdict, non_inferiority, paired_difference, wilson
 from rctk.statistics.non_inferiority import check_margin
 from rctk.statistics.paired import Flags
@@ -115,18 +115,6 @@ class Comparison:
             "robust": self.robust.as_dict(),
         }
 
-    def text(self) -> list[str]:
-        """Return the lines for a terminal; see :func:`rctk.gate_outputs.text_lines`."""
-        return gate_outputs.text_lines(self)
-
-    def markdown(self, subject: str = "") -> str:
-        """Return a job summary; see :func:`rctk.gate_outputs.markdown_summary`."""
-        return gate_outputs.markdown_summary(self, subject)
-
-    def junit_xml(self, subject: str = "") -> str:
-        """Return a test report; see :func:`rctk.gate_outputs.junit_xml`."""
-        return gate_outputs.junit_xml(self, subject)
-
 
 def compare_paired(
     float_clean: Flags, float_robust: Flags, engine_clean: Flags, engine_robust: Flags, *, max_drop: float
@@ -151,7 +139,7 @@ def compare_paired(
     if n and right <= max_drop * n:
         raise DataError(
             f"the float model gets {right} of {n} clean images right, so no engine could lose more than the allowed "
-            f"{gate_outputs.allowed_drop(max_drop)}; check labels, the order of the classes and normalisation, for "
+            f"{allowed_drop(max_drop)}; check labels, the order of the classes and normalisation, for "
             "example with `rctk inspect`"
         )
     return Comparison(
@@ -173,5 +161,13 @@ def _gate(name: Literal["clean", "robust"], float_ok: Flags, engine_ok: Flags, m
         engine_interval=wilson(engine_right, paired.n),
         paired=paired,
         verdict=non_inferiority(paired.float_only, paired.engine_only, paired.n, max_drop),
-        note=gate_outputs.vacuous_note(name, float_right / paired.n, max_drop) if vacuous else "",
+        note=_vacuous_note(name, float_right / paired.n, max_drop) if vacuous else "",
+    )
+
+
+def _vacuous_note(name: str, float_accuracy: float, max_drop: float) -> str:
+    """Word the note for a gate that no engine could fail."""
+    return (
+        f"note: float {name} accuracy is {percent(float_accuracy)}, not above the allowed drop of "
+        f"{allowed_drop(max_drop)}: no engine could fail the {name} gate"
     )

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from rctk.report.words import markdown, p_value, percent, percent_between, points, points_between, text
+from rctk.gate import Comparison, Gate
+from rctk.report.words import allowed_drop, markdown, p_value, percent_between, points, points_between, text
 from rctk_export.whole_file import write_whole
 from rctk_kernels.errors import RecordError
-
-if TYPE_CHECKING:
-    from rctk.gate import Comparison, Gate
 
 HEADINGS = (
     "accuracy",
@@ -113,14 +110,6 @@ def verdict_sentence(gate: Gate) -> str:
     return f"not enough samples: {between}; {_needed(gate)}"
 
 
-def vacuous_note(name: str, float_accuracy: float, max_drop: float) -> str:
-    """Word the note for a gate that no engine could fail."""
-    return (
-        f"note: float {name} accuracy is {percent(float_accuracy)}, not above the allowed drop of "
-        f"{allowed_drop(max_drop)}: no engine could fail the {name} gate"
-    )
-
-
 def write_outputs(
     comparison: Comparison,
     subject: str,
@@ -163,17 +152,6 @@ def _needed(gate: Gate) -> str:
         equal = f"about {verdict.samples_if_equal:,} samples would do for an engine as good as float"
         return f"the observed difference lies on the margin; {equal}"
     return "no count of samples shows a drop of less than 0 for an engine that is only as good as float"
-
-
-def allowed_drop(share: float) -> str:
-    """Word a margin.
-
-    Example:
-        >>> allowed_drop(0.02), allowed_drop(0.01)
-        ('2 points', '1 point')
-    """
-    value = f"{100 * share:g}"
-    return f"{value} point" if value == "1" else f"{value} points"
 
 
 def write_file(path: Path, content: str, *, append: bool = False) -> None:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
 from rctk.gate import Comparison
-from rctk.gate_outputs import allowed_drop, markdown_summary, text_lines, write_file
+from rctk.gate_outputs import markdown_summary, text_lines, write_file
 from rctk.gate_together import ALPHA, BundleGate, exit_code_of, together_of_bundles
-from rctk.report.words import markdown, p_value, text
+from rctk.report.words import allowed_drop, markdown, p_value, text
 
 VERSION = 2
 """Of the JSON for several bundles; the JSON of one comparison has no version and is what version 1 would be."""

@@ -19,16 +19,8 @@ from rctk_export.batching import checked, checked_logits, in_range_batches, pixe
 from rctk_export.cpu import saturates_u8s8
 from rctk_export.engine import Source
 from rctk_export.engines.onnxruntime_binding import Binding, HostBinding
-from rctk_export.engines.onnxruntime_session import (
-    FAILURES,
-    Opened,
-    Order,
-    one_line,
-    open_session,
-    ort,
-    present,
-    unwanted_passes,
-)
+from rctk_export.engines.onnxruntime_session import Opened, Order, one_line, open_session, unwanted_passes
+from rctk_export.engines.onnxruntime_wheel import FAILURES, ort, present
 from rctk_export.input_spec import FloatNCHW, FloatNK
 from rctk_kernels.errors import EngineError, EngineUnavailableError, OptionError
 

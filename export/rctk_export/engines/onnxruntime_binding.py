@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rctk_export.batching import End
-from rctk_export.engines.onnxruntime_session import ort
+from rctk_export.engines.onnxruntime_wheel import ort
 from rctk_export.input_spec import FloatNK
 from rctk_kernels.errors import EngineError
 

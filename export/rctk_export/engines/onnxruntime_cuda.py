@@ -14,7 +14,8 @@ from rctk_export.engine import Source
 from rctk_export.engines.onnxruntime import OnnxRuntimeEngine
 from rctk_export.engines.onnxruntime_binding import DeviceBinding
 from rctk_export.engines.onnxruntime_provider import need
-from rctk_export.engines.onnxruntime_session import CUDA, Order, open_session
+from rctk_export.engines.onnxruntime_session import Order, open_session
+from rctk_export.engines.onnxruntime_wheel import CUDA
 from rctk_kernels.errors import OptionError
 
 Search = Literal["exhaustive", "heuristic", "default"]

@@ -15,7 +15,7 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
-from rctk_export.engines.onnxruntime_session import CUDA, ort, present
+from rctk_export.engines.onnxruntime_wheel import CUDA, ort, present
 from rctk_export.tensorrt.cuda_runtime import load_cuda
 from rctk_kernels.errors import EngineError, EngineUnavailableError
 

@@ -17,7 +17,8 @@ from rctk_export.engines.cache import cache_folder, gpu_facts
 from rctk_export.engines.onnxruntime import OnnxRuntimeEngine
 from rctk_export.engines.onnxruntime_binding import DeviceBinding
 from rctk_export.engines.onnxruntime_provider import RTX, install
-from rctk_export.engines.onnxruntime_session import LOADING, Order, look_into, one_line, open_session, ort
+from rctk_export.engines.onnxruntime_session import Order, look_into, one_line, open_session
+from rctk_export.engines.onnxruntime_wheel import LOADING, ort
 from rctk_export.engines.trt_profile import check_batches, check_graph, check_target, digest, shapes
 from rctk_kernels.errors import EngineUnavailableError, OptionError
 

@@ -15,44 +15,10 @@ from typing import Any, NamedTuple
 
 from rctk_export.batching import End, one_input_one_output
 from rctk_export.engine import Source
+from rctk_export.engines.onnxruntime_wheel import CPU, LOADING, ort
 from rctk_export.input_spec import InputSpec
 from rctk_kernels.errors import EngineError, EngineUnavailableError
 
-try:
-    import onnxruntime as ort
-    from onnxruntime.capi import onnxruntime_pybind11_state as errors
-except ImportError as error:
-    raise EngineUnavailableError(
-        "the onnxruntime engine needs ONNX Runtime; install it with `pip install 'rctk[ort]'`"
-    ) from error
-
-__all__ = [
-    "CPU",
-    "CUDA",
-    "FAILURES",
-    "LOADING",
-    "Opened",
-    "Order",
-    "Placement",
-    "ends",
-    "look_into",
-    "one_line",
-    "open_session",
-    "ort",
-    "present",
-    "read_placement",
-    "some",
-    "unwanted_passes",
-]
-
-# Everything ONNX Runtime raises; its exceptions have no base class of their own.
-FAILURES: tuple[type[Exception], ...] = tuple(
-    value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)
-)
-LOADING: tuple[type[Exception], ...] = (*FAILURES, RuntimeError, ValueError, OSError)
-"""What loading a model or a provider may raise."""
-CPU = "CPUExecutionProvider"
-CUDA = "CUDAExecutionProvider"
 FATAL, WARNING = 4, 2  # log levels; what goes wrong is raised, so nothing needs to print
 FLOAT_BIAS = frozenset({"tensorrt", "cpu-mirror"})
 """Targets whose biases are float because TensorRT keeps them so. On the CPU the optimiser would round them to int32
@@ -102,11 +68,6 @@ class Opened(NamedTuple):
     entry: End
     exit: End
     placement: Placement
-
-
-def present(provider: str) -> bool:
-    """Whether the installed build holds ``provider``; that it also loads, only a session tells."""
-    return provider in ort.get_available_providers()
 
 
 def ends(session: Any, model: str, spec: InputSpec) -> tuple[End, End]:

@@ -18,7 +18,8 @@ from rctk_export.engines.cache import cache_folder, gpu_facts
 from rctk_export.engines.onnxruntime import OnnxRuntimeEngine
 from rctk_export.engines.onnxruntime_binding import DeviceBinding
 from rctk_export.engines.onnxruntime_provider import TENSORRT, load_tensorrt, need
-from rctk_export.engines.onnxruntime_session import CUDA, Opened, Order, look_into, open_session, ort, some
+from rctk_export.engines.onnxruntime_session import Opened, Order, look_into, open_session, some
+from rctk_export.engines.onnxruntime_wheel import CUDA, ort
 from rctk_export.engines.trt_profile import check_batches, check_graph, check_target, digest, quantized, shapes
 from rctk_export.tensorrt.options import Rest
 from rctk_kernels.errors import OptionError

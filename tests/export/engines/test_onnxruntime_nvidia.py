@@ -26,7 +26,7 @@ from rctk_export.engines import onnxruntime_provider as provider  # noqa: E402
 from rctk_export.engines import onnxruntime_rtx as rtx  # noqa: E402
 from rctk_export.engines import onnxruntime_tensorrt as tensorrt  # noqa: E402
 from rctk_export.engines.cache import KEY, cache_folder, key  # noqa: E402
-from rctk_export.engines.onnxruntime_session import ort  # noqa: E402
+from rctk_export.engines.onnxruntime_wheel import ort  # noqa: E402
 
 SPEC = InputSpec(channels=2, height=3, width=3)
 ENTRY = End("images", "float32", (None, 2, 3, 3))

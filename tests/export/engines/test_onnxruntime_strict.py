@@ -17,13 +17,14 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 from rctk_export.engines import onnxruntime_provider as provider  # noqa: E402
 from rctk_export.engines import onnxruntime_session as module  # noqa: E402
+from rctk_export.engines import onnxruntime_wheel as wheel  # noqa: E402
 from rctk_export.engines.onnxruntime import OnnxRuntimeEngine  # noqa: E402
 from rctk_export.engines.onnxruntime_binding import DeviceBinding  # noqa: E402
 
 SPEC = InputSpec(channels=1, height=2, width=2)
 AZURE = "AzureExecutionProvider"
 """A provider of the CPU wheel that runs no ordinary operator: what any provider is that lacks an operator."""
-needs_azure = pytest.mark.skipif(not module.present(AZURE), reason="this ONNX Runtime has no provider without kernels")
+needs_azure = pytest.mark.skipif(not wheel.present(AZURE), reason="this ONNX Runtime has no provider without kernels")
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def source(tmp_path):
 )
 def test_a_wheel_without_the_provider_is_answered_with_the_one_that_has_it(source, engine, extra):
     settings = ENGINES.build(engine)
-    if module.present(module.CUDA):
+    if wheel.present(wheel.CUDA):
         pytest.skip("this is the GPU wheel")
     with pytest.raises(EngineUnavailableError, match=r"has no \w+ExecutionProvider, only .*CPU") as caught:
         settings.open(source)
@@ -81,8 +82,8 @@ def test_an_older_onnxruntime_refuses_without_names(source, monkeypatch):
 def test_nodes_may_run_where_the_order_allows_it(source):
     session = module._create(source, module.Order(provider=AZURE), strict=False)
     placed = module.read_placement(session)
-    assert placed == {module.CPU: ("relu (Relu)", "flat (Flatten)")}
-    allowed = module.Order(provider=AZURE, rest=((module.CPU, {}),))
+    assert placed == {wheel.CPU: ("relu (Relu)", "flat (Flatten)")}
+    allowed = module.Order(provider=AZURE, rest=((wheel.CPU, {}),))
     module._check_placed(source, allowed, placed)
     with pytest.raises(EngineError, match="2 of 2 nodes"):
         module._check_placed(source, module.Order(provider=AZURE), placed)
@@ -90,10 +91,10 @@ def test_nodes_may_run_where_the_order_allows_it(source):
 
 @pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")
 def test_a_provider_that_onnxruntime_drops_is_an_error_with_the_loaders_reason(source):
-    if module.present(module.CUDA):
+    if wheel.present(wheel.CUDA):
         pytest.skip("this is the GPU wheel")
     with pytest.raises(EngineUnavailableError, match=r"did not start: .*providers_cuda.so: cannot open shared object"):
-        module.open_session(source, module.Order(provider=module.CUDA))
+        module.open_session(source, module.Order(provider=wheel.CUDA))
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")

@@ -13,6 +13,7 @@ from rctk.evaluation.protocol_result import ProtocolResult
 from rctk.evaluation.subjects import eight_bit
 from rctk.evaluation.suite import SuiteResult
 from rctk.gate import Comparison, compare_paired
+from rctk.gate_outputs import text_lines
 from rctk.gate_together import COLUMNS, Together, together_rows, together_values
 from rctk.statistics.planning import Spread
 
@@ -65,7 +66,7 @@ class Compared:
 
     def show(self) -> None:
         """Print everything, the verdicts first."""
-        for line in self.gates().text():
+        for line in text_lines(self.gates()):
             print(line)
         for name, one in self.spreads.items():
             print(f"{name}: {one.text()}")

@@ -141,3 +141,14 @@ def markdown(value: Any) -> str:
     """
     escaped = str(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return MARKDOWN.sub(r"\\\1", escaped)
+
+
+def allowed_drop(share: float) -> str:
+    """Word a margin.
+
+    Example:
+        >>> allowed_drop(0.02), allowed_drop(0.01)
+        ('2 points', '1 point')
+    """
+    value = f"{100 * share:g}"
+    return f"{value} point" if value == "1" else f"{value} points"
