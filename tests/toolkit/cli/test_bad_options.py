@@ -139,6 +139,7 @@ def test_refusal(call, tmp_path, arguments, words):
         (("compare", "--data", "digits:test", "--max-drop", "2"), "max-drop"),
         (("compare", "--data", "digits:test", "--attack", "squar"), "unknown attack"),
         (("bench", "--batch", "0"), "batch must be"),
+        (("attack", "--data", "digits:test", "--input", "uint8"), "write --grid uint8"),
     ],
 )
 def test_settings_are_refused_before_the_model_is_looked_for(rctk, arguments, words):

@@ -59,6 +59,8 @@ class InputFlags:
 
 def read_spec(shape: str, mean: str | None, std: str | None) -> InputSpec:
     """Read the three flags; what is wrong with one of them is said under its name."""
+    if shape == "uint8":
+        raise OptionError("--input is the shape of an image, such as 3x32x32; for 8-bit images write --grid uint8")
     try:
         return InputSpec.parse(shape, mean, std)
     except OptionError as error:
