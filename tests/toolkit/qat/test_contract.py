@@ -28,7 +28,7 @@ from rctk_export.quantize.grid import given_grid
 from rctk_kernels.errors import OptionError
 
 METHODS = [name for name in STEPS.names() if isinstance(STEPS.load(name), type) and issubclass(STEPS.load(name), Qat)]
-CASES = [(name, bits) for name in METHODS for bits in (1, 2, 3, 4, 5, 8) if bits in STEPS.load(name).widths]
+CASES = [(name, bits) for name in METHODS for bits in range(1, 9) if bits in STEPS.load(name).widths]
 NO_ZERO = {"quant.dorefa", "quant.pact", "quant.bnn", "quant.xnor", "quant.binaryconnect"}
 """Methods whose weights cannot be 0 by their definition; one-bit weights never can."""
 SPEC = InputSpec(channels=3, height=12, width=12, mean=(0.5, 0.4, 0.5), std=(0.2, 0.2, 0.3))
