@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import onnx
 import torch
@@ -23,6 +23,7 @@ from rctk_export.onnx_module.graph import Graph, read_graph
 from rctk_export.onnx_module.node import Constant, Node, Op, Settings
 from rctk_export.onnx_module.operators import build
 from rctk_export.onnx_module.quantized import RANGES, quantizer_axis
+from rctk_export.quantize_operators import Grid, Quantizers, made_kind, stored_kind
 
 SHIFT = 128
 """What lies between the codes of uint8 and those of int8 for the same value."""
@@ -32,61 +33,6 @@ WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 ACTIVATIONS = {"Relu", "Clip"}
 MOVED = "/int8"
 """What stands behind the name of codes and zero points that were moved to int8."""
-
-
-class Grid(NamedTuple):
-    """Which values int8 codes stand for: ``(code - zero) * scale``.
-
-    Attributes:
-        scale: A number, or ``(C,)`` float32 along ``axis``.
-        zero: Zero points: a number, or ``(C,)`` int64.
-        axis: None for one grid per tensor.
-        low: Lowest code of the format.
-        high: Highest code.
-    """
-
-    scale: float | Tensor
-    zero: int | Tensor
-    axis: int | None = None
-    low: int = -128
-    high: int = 127
-
-
-class Quantizers(Protocol):
-    """Which torch operators stand for QuantizeLinear and DequantizeLinear."""
-
-    def quantize(self, x: Tensor, grid: Grid) -> Tensor:
-        """Return what goes into :meth:`dequantize`: int8 codes, or values on the grid if codes are none of yours."""
-        ...
-
-    def dequantize(self, codes: Tensor, grid: Grid) -> Tensor:
-        """Return real values; of constants ``codes`` is an int8 buffer, else what :meth:`quantize` gave."""
-        ...
-
-
-class Decomposed:
-    """``torch.ops.quantized_decomposed``: what PyTorch's own flow emits and ExecuTorch reads."""
-
-    def __init__(self) -> None:
-        from torch.ao.quantization.fx import _decomposed  # noqa: F401, PLC0415  # it registers the operators
-
-        self._ops: Any = torch.ops.quantized_decomposed
-
-    def quantize(self, x: Tensor, grid: Grid) -> Tensor:
-        """Return int8 codes; PyTorch multiplies by the reciprocal of the scale."""
-        run = self._ops.quantize_per_tensor if grid.axis is None else self._ops.quantize_per_channel
-        codes: Tensor = run(x, *_placed(grid), grid.low, grid.high, torch.int8)
-        return codes
-
-    def dequantize(self, codes: Tensor, grid: Grid) -> Tensor:
-        """Return float32 values."""
-        run = self._ops.dequantize_per_tensor if grid.axis is None else self._ops.dequantize_per_channel
-        values: Tensor = run(codes, *_placed(grid), grid.low, grid.high, torch.int8)
-        return values
-
-
-def _placed(grid: Grid) -> tuple[Any, ...]:
-    return (grid.scale, grid.zero) if grid.axis is None else (grid.scale, grid.zero, grid.axis)
 
 
 class Step(NamedTuple):
@@ -117,6 +63,7 @@ class ExportableModule(nn.Module):
 
     Example:
         >>> from onnx import TensorProto, helper
+        >>> from rctk_export.quantize_operators import Decomposed
         >>> graph = helper.make_graph(
         ...     [helper.make_node("Relu", ["x"], ["y"])],
         ...     "g",
@@ -245,7 +192,7 @@ def _folded(nodes: Sequence[Node], constants: dict[str, Constant], as_floats: fr
             kept.append(node)
             continue
         results = _several(build(node)(*[constants[name].tensor if name else None for name in node.inputs]))
-        kind = _kind(node) if node.op == "QuantizeLinear" else TensorProto.FLOAT
+        kind = made_kind(node) if node.op == "QuantizeLinear" else TensorProto.FLOAT
         for name, result in zip(node.outputs, results, strict=False):
             constants[name] = Constant(result.real() if isinstance(result, Codes) else result, kind)
     made = {node.outputs[0]: node for node in kept if node.op == "QuantizeLinear"}
@@ -258,24 +205,10 @@ def _folded(nodes: Sequence[Node], constants: dict[str, Constant], as_floats: fr
 
 def _step(node: Node, constants: dict[str, Constant], quantizers: Quantizers) -> Step:
     if node.op == "QuantizeLinear":
-        return _quantizer(node, constants, quantizers.quantize, _kind(node))
+        return _quantizer(node, constants, quantizers.quantize, made_kind(node))
     if node.op == "DequantizeLinear":
-        return _quantizer(node, constants, quantizers.dequantize, _stored_kind(node, constants))
+        return _quantizer(node, constants, quantizers.dequantize, stored_kind(node, constants))
     return Step(build(node), node.inputs, node.outputs)
-
-
-def _kind(node: Node) -> int:
-    """Return the type of the codes that a QuantizeLinear makes."""
-    zero = node.constant(2)
-    return int(node.get("output_dtype", 0)) or (zero.kind if zero else TensorProto.UINT8)
-
-
-def _stored_kind(node: Node, constants: dict[str, Constant]) -> int:
-    """Return the type of the codes that a DequantizeLinear reads: that of the constant, or of its zero point."""
-    for index in (0, 2):
-        if node.has(index) and node.inputs[index] in constants:
-            return constants[node.inputs[index]].kind
-    return int(TensorProto.UINT8)
 
 
 def _quantizer(

@@ -10,8 +10,9 @@ onnx = pytest.importorskip("onnx")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from rctk_export.exportable import Decomposed, ExportableModule, Grid  # noqa: E402
+from rctk_export.exportable import ExportableModule  # noqa: E402
 from rctk_export.onnx_module import OnnxModule  # noqa: E402
+from rctk_export.quantize_operators import Decomposed, Grid  # noqa: E402
 
 
 def model(nodes, constants, *, shape=("N", 2, 4, 4), classes=3):

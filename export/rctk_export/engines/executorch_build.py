@@ -23,8 +23,9 @@ from onnx import TensorProto
 from rctk_export.bundle import file_sha256
 from rctk_export.engine import Source
 from rctk_export.engines.executorch_program import ProgramLayer, ProgramRecord, record_path
-from rctk_export.exportable import Decomposed, ExportableModule
+from rctk_export.exportable import ExportableModule
 from rctk_export.onnx_files import load_onnx
+from rctk_export.quantize_operators import Decomposed
 from rctk_export.tensorrt.record import now
 from rctk_export.whole_file import write_whole
 from rctk_kernels.errors import EngineError, EngineUnavailableError, OptionError

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from rctk_export.exportable import ExportableModule, Grid
+from rctk_export.exportable import ExportableModule
 from rctk_export.onnx_module.graph import Graph, read_graph
 from rctk_export.onnx_module.node import Settings
+from rctk_export.quantize_operators import Grid
 from rctk_kernels.errors import EngineError, GraphError
 
 TOP = 127
