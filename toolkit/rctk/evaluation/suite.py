@@ -118,6 +118,15 @@ def attack_subjects(  # noqa: PLR0913 - who, on what, by what, how much, then ho
         last: Called after the attacks; makes further candidates, which are judged like those of an attack.
         progress: Told about every batch of images.
         journal: Keeps finished batches; a run that was stopped finds them again and ends with the same result.
+
+    Example:
+        >>> bright = lambda x: x.mean(axis=(1, 2, 3))[:, None] * np.float32([-1, 1]) + np.float32([0.5, -0.5])
+        >>> images = np.full((2, 1, 4, 4), 0.45, np.float32) * np.float32([1, 0.2])[:, None, None, None]
+        >>> split = Split(name="grey", images=images, labels=np.zeros(2, np.int64))
+        >>> engine = Subject(name="engine", predict=bright)
+        >>> threat = ThreatModel(norm="linf", eps=0.1)
+        >>> attack_subjects([engine], split, ["square:queries=50"], threat, seed=0, batch_size=64).robust["engine"]
+        array([False,  True])
     """
     methods = [(text, ATTACKS.build(text)) for text in attacks]
     if not ordered:
