@@ -16,7 +16,7 @@ from rctk.evaluation.subjects import Subject
 from rctk_export.engine import Engine, Source
 from rctk_export.engines import ENGINES
 from rctk_export.registry import unknown
-from rctk_kernels.errors import OptionError
+from rctk_kernels.errors import EngineUnavailableError, OptionError
 
 Form = Literal["float", "twin", "engine"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -33,14 +33,33 @@ def check_forms(names: Sequence[str], *, ensemble: bool = False) -> None:
 
 
 def need_gradients(attacks: Sequence[str]) -> bool:
-    """Whether one of the attacks differentiates a model; a wrong name or setting is refused here."""
-    kinds = [ATTACKS.build(text).kind for text in attacks]
+    """Whether one of the attacks differentiates a model; a wrong name or setting, or torch missing, is refused here."""
+    kinds = [_kind(text) for text in attacks]
     return "gradient" in kinds
+
+
+def _kind(attack: str) -> str:
+    try:
+        return ATTACKS.build(attack).kind
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise EngineUnavailableError(
+            f"the attack {attack.partition(':')[0]} needs the package torch, which is not installed; take a query "
+            "attack, such as --attack square, or `pip install 'rctk[host]'`"
+        ) from error
 
 
 def need_reference(attacks: Sequence[str]) -> bool:
     """Whether one of the attacks compares two forms."""
     return any(getattr(ATTACKS.load(text.partition(":")[0]), "needs_reference", False) for text in attacks)
+
+
+def check_pairs(forms: Sequence[str], attacks: Sequence[str]) -> None:
+    """Refuse an attack that compares two forms where only one is named."""
+    pairs = [text for text in attacks if need_reference([text])]
+    if pairs and len(set(forms) - {ENSEMBLE}) < 2:
+        raise OptionError(f"{pairs[0]} compares two forms; name another one beside {forms[0]}, such as float and engine")
 
 
 @contextmanager

@@ -116,6 +116,10 @@ def test_a_dry_run_leaves_nothing_and_only_keeps_what_a_cell_needs(study, tmp_pa
             "models: [given]\non: [float, twim]\ndata: digits:test\nattacks: [noise]",
             "line 2, on: on: unknown form 'twim'",
         ),
+        (
+            "models: [given]\non: [engine]\ndata: digits:test\nattacks: [disagreement]",
+            "disagreement compares two forms; name another one beside engine",
+        ),
         ("models: [net.pt]\nmethods:\n - name: a\n", "line 3, methods[0]: there are no images to calibrate with"),
         (
             "models: [net.pt]\ncalibration: digits:train\nmethods:\n - name: a\n   steps: [quant.equalise]",

@@ -21,7 +21,7 @@ from rctk.evaluation.first_look import FirstLook
 from rctk.evaluation.protocol_result import ProtocolResult
 from rctk.evaluation.repeats import repeated
 from rctk.evaluation.suite import attack_subjects
-from rctk.forms import check_forms, need_gradients, need_reference, open_forms
+from rctk.forms import check_forms, check_pairs, need_gradients, need_reference, open_forms
 
 NO_INPUT_FLAGS = InputFlags()
 NO_THREAT_FLAGS = GridFlags()
@@ -81,6 +81,7 @@ def attack_(  # noqa: PLR0913  # every parameter is a flag
     """
     check_forms(on, ensemble=True)
     preset, attacks = chosen(protocol, attack)
+    check_pairs(on, attacks)
     budget, folder = threat.model(), records.checked()
     check_file(save_candidates, "--save-candidates")
     gradients = check_extras(metric, repeats) or need_gradients(attacks)

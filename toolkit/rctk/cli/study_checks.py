@@ -12,7 +12,7 @@ from rctk.cli.protocol_runs import chosen
 from rctk.deployment import open_deployment
 from rctk.exporting.by_recipe import check_targets
 from rctk.exporting.export import ExportSettings
-from rctk.forms import check_forms, need_gradients
+from rctk.forms import check_forms, check_pairs, need_gradients
 from rctk.metrics.measured import METRICS
 from rctk.statistics.non_inferiority import check_margin
 from rctk.study.commands import Images, Known
@@ -76,6 +76,7 @@ def _attack(given: Arguments) -> tuple[Images, ...]:
     for metric in given["metric"]:
         METRICS.build(metric)
     need_gradients(attacks)
+    check_pairs(given["on"], attacks)
     return _data(given)
 
 
