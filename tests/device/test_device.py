@@ -54,11 +54,16 @@ def test_compare_gates_with_query_attacks(rctk, data):
     assert "holds" in out
 
 
-def test_gradient_attacks_say_what_they_need(rctk, data):
-    code, _, error = rctk("attack", data / "bundle", "--attack", "apgd-ce", "--data", data / "digits.npz")
+@pytest.mark.parametrize(
+    "given", [(), ("--attack", "apgd-ce"), ("--attack", "square", "--attack", "pgd:steps=5"), ("--protocol", "quick")]
+)
+def test_gradient_attacks_say_what_they_need_and_what_goes_without(rctk, data, given):
+    code, _, error = rctk("attack", data / "bundle", *given, "--data", data / "digits.npz")
     assert code == 2
     assert len(error.strip().splitlines()) == 1
-    assert "square" in error or "pip install" in error
+    assert "needs the package torch" in error
+    assert "--attack square" in error
+    assert "pip install 'rctk[host]'" in error
 
 
 @pytest.mark.parametrize(

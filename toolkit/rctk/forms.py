@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, get_args
 
 from rctk.attacks import ATTACKS
-from rctk.attacks.attack import Predict
+from rctk.attacks.attack import Attack, Predict
 from rctk.deployment import Deployment
 from rctk.evaluation.pairs import beside_float
 from rctk.evaluation.scores import Scored
@@ -34,13 +34,13 @@ def check_forms(names: Sequence[str], *, ensemble: bool = False) -> None:
 
 def need_gradients(attacks: Sequence[str]) -> bool:
     """Whether one of the attacks differentiates a model; a wrong name or setting, or torch missing, is refused here."""
-    kinds = [_kind(text) for text in attacks]
+    kinds = [_built(text).kind for text in attacks]
     return "gradient" in kinds
 
 
-def _kind(attack: str) -> str:
+def _built(attack: str) -> Attack:
     try:
-        return ATTACKS.build(attack).kind
+        return ATTACKS.build(attack)
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
@@ -52,14 +52,16 @@ def _kind(attack: str) -> str:
 
 def need_reference(attacks: Sequence[str]) -> bool:
     """Whether one of the attacks compares two forms."""
-    return any(getattr(ATTACKS.load(text.partition(":")[0]), "needs_reference", False) for text in attacks)
+    return any(getattr(_built(text), "needs_reference", False) for text in attacks)
 
 
 def check_pairs(forms: Sequence[str], attacks: Sequence[str]) -> None:
     """Refuse an attack that compares two forms where only one is named."""
     pairs = [text for text in attacks if need_reference([text])]
     if pairs and len(set(forms) - {ENSEMBLE}) < 2:
-        raise OptionError(f"{pairs[0]} compares two forms; name another one beside {forms[0]}, such as float and engine")
+        raise OptionError(
+            f"{pairs[0]} compares two forms; name another one beside {forms[0]}, such as float and engine"
+        )
 
 
 @contextmanager

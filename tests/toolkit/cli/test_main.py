@@ -179,6 +179,7 @@ def test_a_name_that_is_no_text_can_be_printed(start, tmp_path, bundle):
         ("onnxruntime", ("attack", "BUNDLE", "--data", "DIGITS"), "pip install 'rctk[ort]'"),
         ("onnxruntime", ("bench", "BUNDLE", "--engine", "onnxruntime"), "pip install 'rctk[ort]'"),
         ("torchattacks", ("attack", "BUNDLE", "--data", "DIGITS", "--attack", "torchattacks-pgd"), "torchattacks=="),
+        ("torch", ("attack", "BUNDLE", "--data", "DIGITS"), "--attack square, or `pip install 'rctk[host]'`"),
         ("onnx", ("inspect", "BUNDLE"), "pip install 'rctk[host]'"),
         ("sklearn", ("bench", "BUNDLE", "--data", "digits:test"), "pip install 'rctk[host]'"),
     ],
