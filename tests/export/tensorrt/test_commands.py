@@ -148,7 +148,10 @@ def test_a_bundle_without_a_file_for_tensorrt_says_so(install, rctk, tmp_path, g
         writer.add("float", "", graph().SerializeToString())
         writer.add("int8", "cpu", graph().SerializeToString())
         writer.commit(name="net", input=SPEC, classes=(), model={}, calibration={})
-    assert "no int8 file for target 'tensorrt'" in rctk("build", "cpu-only").refusal
+    assert (
+        "no int8 file for target 'tensorrt', from which tensorrt builds; export again"
+        in rctk("build", "cpu-only").refusal
+    )
 
 
 def test_the_file_that_score_attacks_read_gets_a_plan_of_its_own(install, rctk, bundle, graph, tmp_path):

@@ -14,7 +14,7 @@ from rctk.cli.flags import InputFlags, Switch, Whole, whole
 from rctk.cli.places import check_file, check_folder
 from rctk.cli.plan_tables import show_record
 from rctk.deployment import Deployment, open_deployment
-from rctk_export.bundle import is_bundle
+from rctk_export.bundle import is_bundle, read_bundle
 from rctk_export.engine import Source
 from rctk_export.engines.executorch_program import PROGRAM
 from rctk_export.tensorrt.options import BuildOptions, Hardware, Rest, Typing
@@ -101,6 +101,11 @@ def build_(  # noqa: PLR0913  # every parameter is a flag
     if engine != TENSORRT:
         refuse_tensorrt_flags(options, timing_cache)
     whole_bundle, suffix = is_bundle(path), PLAN if engine == TENSORRT else PROGRAM
+    if whole_bundle and role == "int8" and TARGETS[engine] not in read_bundle(path).targets():
+        raise OptionError(
+            f"{path} has no int8 file for target '{TARGETS[engine]}', from which {engine} builds; export again with "
+            f"--target {TARGETS[engine]}"
+        )
     with open_deployment(path, target=TARGETS[engine] if whole_bundle else None, spec=flags.spec()) as deployment:
         source = _source(deployment, role)
         made = out or (plan_path(source.path) if whole_bundle else path).with_suffix(suffix)
