@@ -19,6 +19,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 EXTRAS = "ort,serve,remote"
+FOREIGN = ("PYTHONPATH", "PYTHONHOME", "RCTK_DATA", "RCTK_MODELS")
+"""What a workstation may have set and a device has not."""
 BLOCKED = (
     *("torch", "torchattacks", "onnx", "onnxscript", "scipy", "sklearn"),
     *("PIL", "matplotlib", "seaborn", "pandas", "safetensors", "tqdm"),
@@ -92,7 +94,7 @@ def start(device_python, tmp_path):
 
     def run(*arguments):
         command = [device_python, "-c", START, *arguments]
-        environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
+        environment = {name: value for name, value in os.environ.items() if name not in FOREIGN}
         process = subprocess.Popen(
             [str(part) for part in command],
             env={**environment, "OMP_NUM_THREADS": "1"},

@@ -59,9 +59,7 @@ def check_pairs(forms: Sequence[str], attacks: Sequence[str]) -> None:
     """Refuse an attack that compares two forms where only one is named."""
     pairs = [text for text in attacks if need_reference([text])]
     if pairs and len(set(forms) - {ENSEMBLE}) < 2:
-        raise OptionError(
-            f"{pairs[0]} compares two forms; name another one beside {forms[0]}, such as float and engine"
-        )
+        raise OptionError(f"{pairs[0]} compares two forms and got {forms[0]}; name two, such as --on float --on engine")
 
 
 @contextmanager

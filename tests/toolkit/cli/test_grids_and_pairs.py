@@ -60,9 +60,9 @@ def test_the_uint8_grid_alone(attack):
 
 def test_the_gate_is_on_eight_bit_pixels_where_both_are_asked_for(attack):
     code, records, text = attack(
-        "compare", "--attack", "pgd:steps=3", "--eps", "16/255", "--grid", "both", "--max-drop", "0.5"
+        "compare", "--attack", "pgd:steps=3", "--eps", "16/255", "--grid", "both", "--max-drop", "0.05"
     )
-    assert code in {0, 3}
+    assert code in {0, 1, 3}
     (record,) = records
     assert record["settings"]["grid"] == "uint8"
     float_valued = record["values"]["float_valued"]["robust"]
