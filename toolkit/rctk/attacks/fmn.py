@@ -24,8 +24,8 @@ SLOWEST = 0.01
 """Share of its first length to which the step falls."""
 TAMEST = 0.02
 """Share of its first value to which the rate of the radius falls."""
-FIRST_STEP: dict[Norm, float] = {"linf": 10.0, "l2": 1.0, "l1": 1.0}
-"""Authors' first step length in l2 for each norm."""
+FIRST_STEP = 1.0
+"""Authors' first step length in l2 for l2 and l1. Theirs for linf, 10, suits a radius of 0.3; see :func:`_length`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class FMN:
             if self.stop_in_budget:
                 left &= ~closest.within(threat.eps)[rows]
             rows, adv, radius, slope = rows[left], adv[left], radius[left], seen.gradient[left]
-            step = FIRST_STEP[norm] * (share + SLOWEST * (1 - share))
+            step = _length(radius, x, norm) * (share + SLOWEST * (1 - share))
             adv = _inside(adv + step * slope / length(slope).clamp(min=_TINY), x[rows], radius, norm)
         if len(rows):
             closest.offer(rows, adv, misclassified(model, adv, y[rows]))
@@ -107,6 +107,11 @@ def cosine(number: int, steps: int) -> float:
         [1.0, 0.85, 0.5, 0.15, 0.0]
     """
     return (1 + math.cos(math.pi * number / steps)) / 2
+
+
+def _length(radius: Tensor, x: Tensor, norm: Norm) -> Tensor:
+    """Return the first step length in l2: in linf that to the corner of the ball, whose size so does not matter."""
+    return wide(radius * math.sqrt(x[0].numel())) if norm == "linf" else torch.tensor(FIRST_STEP, device=x.device)
 
 
 def _inside(adv: Tensor, x: Tensor, radius: Tensor, norm: Norm) -> Tensor:
