@@ -20,7 +20,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from rctk_export.bundle import file_sha256
 from rctk_kernels.errors import GraphError
 
-__all__ = ["all_graphs", "all_tensors", "file_sha256", "load_onnx", "save_onnx", "serialize", "uses_external_data"]
+__all__ = ["all_graphs", "all_tensors", "file_sha256", "load_onnx", "parse_onnx", "save_onnx", "serialize", "uses_external_data"]
 
 MAX_BYTES = 2**31 - 1
 """Largest model, external data included: what one protobuf message can hold, and so what can be written back."""
@@ -38,7 +38,11 @@ def load_onnx(path: Path, *, max_bytes: int = MAX_BYTES) -> ModelProto:
         path: The ``.onnx`` file.
         max_bytes: Refuse more than this in the file and its external data together.
     """
-    content = _read(path, max_bytes)
+    return parse_onnx(_read(path, max_bytes), path, max_bytes=max_bytes)
+
+
+def parse_onnx(content: bytes, path: Path, *, max_bytes: int = MAX_BYTES) -> ModelProto:
+    """Return the graph in ``content`` like :func:`load_onnx`; ``path`` names it, and external data lies beside it."""
     model = ModelProto()
     try:
         model.ParseFromString(content)

@@ -6,22 +6,20 @@ the user trusts them, pickled modules. ``save_checkpoint`` writes what loads aga
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from rctk.model_io.checks import count_classes, refuse_non_finite
 from rctk.model_io.contents import FORMAT, VERSION, Contents, no_input, read_contents
-from rctk.model_io.files import sha256_of, write_atomically
+from rctk.model_io.files import sha256_of
 from rctk.model_io.forms import form_of
 from rctk.model_io.state import build_and_fit, nearest
+from rctk.model_io.tensors import write_tensors
 from rctk.models import runs_code
 from rctk_export.input_spec import InputSpec
 from rctk_kernels.errors import ModelError
@@ -158,16 +156,4 @@ def save_checkpoint(
         "classes": [str(name) for name in classes],
         "extra": dict(extra or {}),
     }
-    try:
-        text = json.dumps(header)
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"extra must hold plain JSON values ({error}); convert arrays and paths first") from error
-    state = {key: value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items()}
-    buffer = io.BytesIO()
-    if Path(path).suffix == ".safetensors":
-        from safetensors.torch import save  # noqa: PLC0415  an optional writer
-
-        buffer.write(save(state, metadata={"rctk": text}))
-    else:
-        torch.save({**json.loads(text), "state_dict": state}, buffer)
-    write_atomically(Path(path), buffer.getbuffer())
+    write_tensors(Path(path), header, module.state_dict())

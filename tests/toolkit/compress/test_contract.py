@@ -15,11 +15,13 @@ from torch.nn import functional as F
 
 from rctk.checkpoint import LoadedModel
 from rctk.compress import STEPS
+from rctk.compress.draft_file import draft_contents, draft_digest, draft_of
 from rctk.compress.kept import save_compressed
 from rctk.compress.recipe import Named, Recipe
 from rctk.compress.step import Context, Draft, GraphStep, ModuleStep
 from rctk.data import read_split
 from rctk.exporting.files import int8_files
+from rctk.model_io.tensors import read_tensors, write_tensors
 from rctk.models import build_architecture
 from rctk.progress import Silent
 from rctk.records import plain
@@ -227,3 +229,17 @@ def test_int8_files_behind_a_graph_step_still_classify(name, decided, context):
     with torch.no_grad():
         found = OnnxModule(file.model)(torch.from_numpy(test.images)).argmax(1).numpy()
     assert (found == test.labels).mean() > LEAST
+
+
+@pytest.mark.parametrize("name", GRAPH_STEPS)
+def test_a_file_holds_what_a_graph_step_decided(name, decided, context, tmp_path):
+    made = decided(name)
+    header, tensors = draft_contents(made)
+    write_tensors(tmp_path / "a.pt", {"draft": header}, tensors)
+    read, found = read_tensors(tmp_path / "a.pt")
+    back = draft_of(read["draft"], found, tmp_path / "a.pt")
+    assert draft_digest(back) == draft_digest(made)
+    images = context.train.sample(64, 0)
+    (one,), (two,) = (int8_files(each, ["cpu"], images, Silent()) for each in (made, back))
+    assert serialize(one.model) == serialize(two.model)
+    assert plain(one.facts, name) == plain(two.facts, name)

@@ -14,16 +14,19 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import helper
 from torch import nn
 
 from rctk.checkpoint import load_model, save_checkpoint
 from rctk.compress.apply import apply_graph_steps, apply_recipe
+from rctk.compress.draft_file import draft_digest
 from rctk.compress.recipe import Recipe, read_recipe
 from rctk.compress.step import Context, Draft
 from rctk.data.split import Split
 from rctk.models import build_architecture
 from rctk.progress import Silent
 from rctk_export.input_spec import InputSpec
+from rctk_export.quantize.formats import Weight
 from rctk_export.registry import Family
 from rctk_kernels.errors import ModelError, OptionError
 
@@ -131,6 +134,7 @@ class Remark:
     word: str = "nothing"
 
     def __call__(self, draft, context):
+        CALLS.append(f"remark {self.word}")
         return draft.noted("test.remark", word=self.word, before=list(draft.facts))
 
 
@@ -283,12 +287,6 @@ def test_steps_come_from_one_place(tmp_path):
     assert read_recipe(None, ["test.shake"]) == Recipe.of(["test.shake"])
     with pytest.raises(OptionError, match="put all of them into one"):
         read_recipe(tmp_path / "r.yaml", ["test.shake"])
-
-
-def test_a_checkpoint_cannot_hold_a_graph_step():
-    Recipe.of(["test.shake"]).need_module_only()
-    with pytest.raises(OptionError, match=r"test.remark works on the ONNX graph.*rctk export --recipe"):
-        Recipe.of(["test.shake", "test.remark"]).need_module_only()
 
 
 # running
@@ -449,13 +447,77 @@ def test_an_architecture_in_a_file_is_read_again_where_the_user_named_it(context
     assert results[0].arch == f"{code}:net"
 
 
-def test_graph_steps_follow(context):
-    draft = Draft(model=onnx.ModelProto(), input=SPEC)
+@pytest.fixture
+def draft():
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 1, 8, 8])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 1, 8, 8])],
+    )
+    return Draft(model=helper.make_model(graph), input=SPEC)
+
+
+def test_graph_steps_follow(draft, context):
     done = apply_graph_steps(draft, Recipe.of(["test.shake", "test.remark:word=a", "test.remark:word=b"]), context)
     assert done.facts == {"test.remark": {"word": "b", "before": ["test.remark"]}}
     assert draft.facts == {}
     assert [note[:11] for note in context.progress.notes] == ["step 2 of 3", "step 3 of 3"]
+    assert CALLS == ["remark a", "remark b"]
+
+
+def test_finished_graph_steps_are_read_back(draft, context):
+    recipe = Recipe.of(["test.remark:word=a", "test.remark:word=b"])
+    first = apply_graph_steps(draft, recipe, context)
+    CALLS.clear()
+    assert draft_digest(apply_graph_steps(draft, recipe, context)) == draft_digest(first)
     assert CALLS == []
+    apply_graph_steps(draft, Recipe.of(["test.remark:word=a", "test.remark:word=c"]), context)
+    assert CALLS == ["remark c"]
+
+
+def test_graph_steps_without_a_folder_give_the_same(draft, context):
+    recipe = Recipe.of(["test.remark:word=a", "test.remark:word=b"])
+    alone = apply_graph_steps(draft, recipe, dataclasses.replace(context, folder=None))
+    assert draft_digest(alone) == draft_digest(apply_graph_steps(draft, recipe, context))
+
+
+@pytest.mark.parametrize("change", ["seed", "train", "draft"])
+def test_graph_steps_are_not_reused_under_other_conditions(change, draft, context, images):
+    recipe = Recipe.of(["test.remark"])
+    apply_graph_steps(draft, recipe, context)
+    if change == "draft":
+        weight = Weight(scales=np.float32(0.5), codes=np.array([1], np.int8))
+        draft = draft.with_formats(weights={"layer": weight})
+    else:
+        context = dataclasses.replace(context, **{change: 1 if change == "seed" else images.take(np.arange(1, 12))})
+    apply_graph_steps(draft, recipe, context)
+    assert CALLS == ["remark nothing", "remark nothing"]
+
+
+def test_one_code_of_a_large_weight_is_part_of_the_conditions(draft):
+    codes = np.zeros(5000, np.int8)
+    one = draft.with_formats(weights={"layer": Weight(scales=np.ones(1, np.float32), codes=codes.copy())})
+    codes[2500] = 1
+    two = draft.with_formats(weights={"layer": Weight(scales=np.ones(1, np.float32), codes=codes)})
+    assert draft_digest(one) != draft_digest(two)
+
+
+@pytest.mark.parametrize("damage", ["cut", "other", "field"])
+def test_a_damaged_draft_is_made_again(damage, draft, context, model):
+    recipe = Recipe.of(["test.remark"])
+    apply_graph_steps(draft, recipe, context)
+    (path,) = context.folder.iterdir()
+    if damage == "other":
+        shutil.copy(model.source, path)
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        content = torch.load(path)
+        del content["draft"]["calibrator"]
+        torch.save(content, path)
+    assert apply_graph_steps(draft, recipe, context).facts == {"test.remark": {"word": "nothing", "before": []}}
+    assert CALLS == ["remark nothing", "remark nothing"]
 
 
 def test_a_recipe_of_graph_steps_leaves_the_module(model, context):

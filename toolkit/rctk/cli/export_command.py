@@ -7,17 +7,19 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from rctk.checkpoint import LoadedModel, load_model
+from rctk.checkpoint import LoadedModel
 from rctk.cli.console import Bars, share, size, table
 from rctk.cli.flags import Fraction, ModelFlags, RecordFlags, Repeated, Switch, Whole, fraction, whole
 from rctk.cli.places import check_folder
+from rctk.cli.read_model import read_model
 from rctk.cli.recipe_flags import RecipeFlags
 from rctk.compress.images import read_images
 from rctk.compress.step import Context
 from rctk.data import Split, read_split
-from rctk.exporting.by_recipe import export_by_recipe
+from rctk.exporting.by_recipe import Model, check_decided, export_by_recipe, export_quantized
 from rctk.exporting.export import ExportSettings, export_int8
-from rctk.exporting.float_model import FloatModel, read_float_model
+from rctk.exporting.float_model import captured
+from rctk.exporting.quantized_checkpoint import QuantizedModel
 from rctk.machine import machine_facts, versions
 from rctk.progress import Progress
 from rctk.quantize.calibrate import Kind
@@ -64,8 +66,8 @@ def export_(  # noqa: PLR0913  # every parameter is a flag
     With --recipe or --step the torch module is pruned, trained or distilled first, then captured, and steps on its
     graph decide how it is quantized. After Ctrl-C the same command goes on behind the last finished step of the module.
 
-    MODEL is an rctk checkpoint, a state dict (with --arch), TorchScript, a torch.export .pt2, safetensors, or a float
-    .onnx. TorchScript, .pt2 and --arch FILE.py run code: use files you trust.
+    MODEL is an rctk checkpoint, a state dict (with --arch), TorchScript, a torch.export .pt2, safetensors, a float
+    .onnx, or what rctk compress has quantized. TorchScript, .pt2 and --arch FILE.py run code: use files you trust.
 
     Example: rctk export --int8 model.pt --calibration cifar10:train -o model-int8
 
@@ -117,13 +119,12 @@ def export_(  # noqa: PLR0913  # every parameter is a flag
         seed=seed,
     )
     steps = recipe.read()
+    read = read_model(model, flags)
     if steps is None:
-        source = _captured(model, flags, progress)
-        split = _calibration(calibration, settings, source.input, download=download)
-        bundle = export_int8(source, split, folder, settings, force=force, progress=progress)
+        split = _calibration(calibration, settings, read.input, download=download)
+        bundle = _without_steps(read, split, folder, settings, force=force, progress=progress)
     else:
         work = recipe.folder(folder)
-        read = _captured(model, flags, progress) if model.suffix == ".onnx" else _loaded(model, flags)
         images = read_images(
             data or calibration, recipe.validation, input=read.input, samples=samples, seed=seed, download=download
         )
@@ -148,19 +149,16 @@ def export_(  # noqa: PLR0913  # every parameter is a flag
     ).append_to(records)
 
 
-def _loaded(model: Path, flags: ModelFlags) -> LoadedModel:
-    return load_model(
-        model, arch=flags.arch, input=flags.spec(), classes=flags.classes, trust_pickle=flags.trust_pickle
-    )
-
-
-def _captured(model: Path, flags: ModelFlags, progress: Progress) -> FloatModel:
+def _without_steps(
+    model: Model, calibration: Split, out: Path, settings: ExportSettings, *, force: bool, progress: Progress
+) -> Bundle:
+    if isinstance(model, QuantizedModel):
+        check_decided(model, settings)
+        return export_quantized(model, calibration, out, settings, force=force, progress=progress)
     with progress.stage("capture", 1) as step:
-        source = read_float_model(
-            model, arch=flags.arch, input=flags.spec(), classes=flags.classes, trust_pickle=flags.trust_pickle
-        )
+        source = captured(model) if isinstance(model, LoadedModel) else model
         step(1)
-    return source
+    return export_int8(source, calibration, out, settings, force=force, progress=progress)
 
 
 def _calibration(name: str, settings: ExportSettings, spec: InputSpec, *, download: bool) -> Split:

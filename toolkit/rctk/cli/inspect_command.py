@@ -41,7 +41,8 @@ def inspect_(  # noqa: PLR0913  # every parameter is a flag
 ) -> None:
     """Show what is in a bundle, an ONNX file, a TensorRT plan or a checkpoint: files, layers, what stayed float, why.
 
-    Of a checkpoint it counts parameters, multiplications, bytes and zeros.
+    Of a checkpoint it counts parameters, multiplications, bytes and zeros; of a quantized one it shows the widths and
+    grids that steps have decided.
 
     Example: rctk inspect model-int8 --target cpu --layers
 
@@ -90,7 +91,12 @@ def _checkpoint(
     if target or measured.sensitivity:
         raise OptionError(f"--target and --sensitivity look into int8 files; export {path} first")
     from rctk.cli.checkpoint_table import show_checkpoint  # noqa: PLC0415  # a plan is shown without torch
+    from rctk.cli.quantized_table import show_quantized  # noqa: PLC0415
+    from rctk.exporting.quantized_checkpoint import holds_quantized  # noqa: PLC0415
 
+    if flags == NO_MODEL_FLAGS and holds_quantized(path):
+        show_quantized(path, layers=layers, json=json)
+        return
     show_checkpoint(path, flags, layers=layers, json=json)
 
 

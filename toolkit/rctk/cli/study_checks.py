@@ -12,6 +12,7 @@ from rctk.cli.protocol_runs import chosen
 from rctk.deployment import open_deployment
 from rctk.exporting.by_recipe import check_targets
 from rctk.exporting.export import ExportSettings
+from rctk.exporting.quantized_checkpoint import holds_quantized, read_quantized
 from rctk.forms import check_forms, check_pairs, need_gradients
 from rctk.metrics.measured import METRICS
 from rctk.statistics.non_inferiority import check_margin
@@ -35,6 +36,9 @@ def _compressed(given: Arguments) -> Known:
         if spec is None:
             raise OptionError(f"{path.name} does not say how its images look; add input: 3x32x32 (and mean, std)")
         return Known(spec, file_sha256(path))
+    if holds_quantized(path):
+        quantized = read_quantized(path)
+        return Known(quantized.input, quantized.sha256)
     model = load_model(path, arch=flags.arch, input=spec, classes=flags.classes, trust_pickle=flags.trust_pickle)
     return Known(model.input, model.sha256)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from rctk.checkpoint import LoadedModel
+from rctk.compress.draft_file import draft_contents, draft_of
 from rctk.compress.kept import Kept, first_key, graph_key, next_key, save_compressed
 from rctk.compress.recipe import Named, Recipe
 from rctk.compress.step import Context, Draft, GraphStep, ModuleStep
@@ -41,15 +42,30 @@ def apply_recipe(model: LoadedModel, recipe: Recipe, context: Context) -> Loaded
 
 
 def apply_graph_steps(draft: Draft, recipe: Recipe, context: Context) -> Draft:
-    """Run the graph steps on a captured model; ``draft`` stays as it is."""
+    """Run the graph steps on a captured model; ``draft`` stays as it is.
+
+    As with module steps, every step begins with what can be read back from a file.
+
+    Args:
+        draft: Float graph and what is decided about it.
+        recipe: Its module steps are left to :func:`apply_recipe`.
+        context: ``folder`` is where finished steps are kept; ``None`` keeps nothing.
+    """
+    kept = Kept(folder=context.folder) if context.folder else None
     key = graph_key(draft, context)
     for number, named in enumerate(recipe.graph_steps, start=len(recipe.module_steps) + 1):
         key = next_key(key, named)
-        _announce(context, recipe, number)
-        scratch = Kept(folder=context.folder).scratch(number, named, key) if context.folder else None
-        draft = cast("GraphStep", named.step)(draft, replace(context, folder=scratch))
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
+        path = kept.path(number, named, key) if kept else Path(named.name)
+        found = kept.find_draft(path, key) if kept else None
+        _announce(context, recipe, number, more=" (kept from an earlier run)" if found else "")
+        if found is None:
+            scratch = kept.scratch(number, named, key) if kept else None
+            made = cast("GraphStep", named.step)(draft, replace(context, folder=scratch))
+            if kept and scratch:
+                kept.keep_draft(path, made, key)
+                shutil.rmtree(scratch, ignore_errors=True)
+            found = draft_of(*draft_contents(made), path)
+        draft = found
     return draft
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of finished steps, found again by everything that went before them."""
+"""Files of finished steps, found again by everything that went before them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from typing import Any, cast
 import torch
 
 from rctk.checkpoint import LoadedModel, load_model, save_checkpoint
+from rctk.compress.draft_file import draft_contents, draft_digest, draft_of
 from rctk.compress.recipe import Named
 from rctk.compress.step import Context, Draft
 from rctk.machine import versions
 from rctk.model_io.contents import read_contents
 from rctk.model_io.files import sha256_of
+from rctk.model_io.tensors import read_tensors, write_tensors
 from rctk.models import arch_of
 from rctk.models.pruned import PREFIX
 from rctk_kernels.errors import ModelError
 
+KEPT_DRAFT = "rctk-step"
+"""Format of what a graph step left for the next one: a draft without its float parent."""
 SAME = 1e-4
 """A file holds a module when their logits differ by no more than this share of the largest."""
 
@@ -39,9 +43,7 @@ def first_key(model: LoadedModel, context: Context) -> str:
 
 def graph_key(draft: Draft, context: Context) -> str:
     """Return the same for a captured model."""
-    graph = hashlib.sha256(draft.model.SerializeToString(deterministic=True)).hexdigest()
-    settings = [draft.form, draft.calibrator, str(draft.images), draft.keep_float, str(draft.formats)]
-    return _hash({"graph": graph, "settings": settings, **_conditions(context)})
+    return _hash({"draft": draft_digest(draft), **_conditions(context)})
 
 
 def _conditions(context: Context) -> dict[str, Any]:
@@ -70,7 +72,7 @@ def _hash(values: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """A folder with one checkpoint per finished step; recipes that begin alike share them.
+    """A folder with one file per finished step; recipes that begin alike share them.
 
     Attributes:
         folder: Made when the first step is finished.
@@ -104,6 +106,22 @@ class Kept:
             return replace(load_model(path, arch=contents.arch), source=model.source)
         except ModelError:
             return None  # a damaged file is worth no more than a missing one
+
+    def find_draft(self, path: Path, key: str) -> Draft | None:
+        """Return the draft that was kept in ``path``; None where there is none, or where it must be made again."""
+        if not path.is_file():
+            return None
+        try:
+            header, tensors = read_tensors(path)
+            return draft_of(header["draft"], tensors, path) if header.get("key") == key else None
+        except (ModelError, KeyError):
+            return None  # a damaged file is worth no more than a missing one
+
+    def keep_draft(self, path: Path, draft: Draft, key: str) -> None:
+        """Write what a graph step made."""
+        header, tensors = draft_contents(draft)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(path, {"format": KEPT_DRAFT, "key": key, "draft": header}, tensors)
 
 
 def save_compressed(path: Path, model: LoadedModel, steps: Sequence[Named], **extra: Any) -> LoadedModel:

@@ -113,15 +113,6 @@ class Recipe:
         """Return every step with every setting, for records and manifests."""
         return [step.as_dict() for step in self.steps]
 
-    def need_module_only(self) -> None:
-        """Refuse graph steps where the result has to be a torch module."""
-        if self.graph_steps:
-            name = self.graph_steps[0].name
-            raise OptionError(
-                f"{name} works on the ONNX graph, and a checkpoint holds a torch module; give this recipe to "
-                f"`rctk export --recipe`, or leave {name} out"
-            )
-
 
 def read_recipe(path: Path | None, steps: Sequence[str]) -> Recipe | None:
     """Return the recipe that ``--recipe`` or ``--step`` describe, None where neither is given."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
+
+import onnx
 
 from rctk.checkpoint import LoadedModel
 from rctk.compress.apply import apply_graph_steps, apply_recipe
@@ -14,12 +17,18 @@ from rctk.compress.step import Context
 from rctk.data.split import Split
 from rctk.exporting.export import ExportSettings, export_draft, first_draft
 from rctk.exporting.float_model import FloatModel, captured
+from rctk.exporting.quantized_checkpoint import QuantizedModel
+from rctk.progress import Progress
 from rctk_export.bundle import Bundle
 from rctk_kernels.errors import OptionError
 
+Model = LoadedModel | FloatModel | QuantizedModel
+DECIDED = ("calibrator", "keep_float", "weights", "calibration_kind", "calibration_eps")
+"""Settings of an export that a draft has decided already."""
+
 
 def export_by_recipe(  # noqa: PLR0913  # what export_int8 takes, and the recipe with its images
-    model: LoadedModel | FloatModel,
+    model: Model,
     recipe: Recipe,
     context: Context,
     calibration: Split,
@@ -31,7 +40,7 @@ def export_by_recipe(  # noqa: PLR0913  # what export_int8 takes, and the recipe
     """Run a recipe and write the bundle; its manifest holds every step, and what module steps did to the figures.
 
     Args:
-        model: A torch model, or a graph where the recipe has graph steps only.
+        model: A torch model; or a graph, or what earlier graph steps made, where the recipe has graph steps only.
         recipe: Checked already.
         context: Images, seed, progress and folder of the steps.
         calibration: As in :func:`rctk.exporting.export.export_int8`.
@@ -43,37 +52,113 @@ def export_by_recipe(  # noqa: PLR0913  # what export_int8 takes, and the recipe
         OptionError: The recipe has module steps, and ``model`` is a graph; or a step trains for another target.
     """
     check_targets(recipe, settings)
-    source, facts = _float(model, recipe, context)
-    draft = apply_graph_steps(first_draft(source, settings), recipe, context)
-    source = replace(source, origin={**source.origin, **facts, "recipe": recipe.as_list()})
-    return export_draft(draft, source, calibration, out, settings, force=force, progress=context.progress)
+    made = quantize_by_recipe(model, recipe, context, settings)
+    return export_quantized(made, calibration, out, settings, force=force, progress=context.progress)
+
+
+def export_quantized(
+    model: QuantizedModel,
+    calibration: Split,
+    out: Path,
+    settings: ExportSettings,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Write the bundle of a model that steps have quantized; arguments as in :func:`rctk.exporting.export.export_int8`.
+
+    Raises:
+        OptionError: A step has trained the grids of another target.
+    """
+    _check_targets(_targets(model), settings.targets)
+    return export_draft(model.draft, model.parent, calibration, out, settings, force=force, progress=progress)
+
+
+def quantize_by_recipe(model: Model, recipe: Recipe, context: Context, settings: ExportSettings) -> QuantizedModel:
+    """Run a recipe and return the draft that it ends in, beside its float parent.
+
+    Args:
+        model: See :func:`export_by_recipe`.
+        recipe: Checked already; without graph steps the draft is that of an export with ``settings``.
+        context: Images, seed, progress and folder of the steps.
+        settings: What the first draft begins with, unless earlier steps have begun one.
+    """
+    check_steps(model, recipe)
+    if isinstance(model, QuantizedModel):
+        check_decided(model, settings)
+    begun = _begun(model, recipe, context, settings)
+    return begun.stepped(apply_graph_steps(begun.draft, recipe, context), recipe)
+
+
+def check_steps(model: Model, recipe: Recipe) -> None:
+    """Refuse module steps where the model is a graph already."""
+    if recipe.module_steps and not isinstance(model, LoadedModel):
+        name = recipe.module_steps[0].name
+        raise OptionError(
+            f"{name} changes a torch module, and {_name(model)} is a graph; give the checkpoint that it was made from, "
+            f"or leave {name} out"
+        )
 
 
 def check_targets(recipe: Recipe, settings: ExportSettings) -> None:
     """Refuse targets that a quantization-aware step does not train for, before it has trained for hours."""
-    for named in recipe.graph_steps:
-        target = getattr(named.step, "target", None)
-        fitting = {"tensorrt", "cpu-mirror"} if target == "tensorrt" else {target}
-        if target is not None and not fitting.issuperset(settings.targets):
+    trained = [(named.name, getattr(named.step, "target", None)) for named in recipe.graph_steps]
+    _check_targets(trained, settings.targets)
+
+
+def check_decided(model: QuantizedModel, settings: ExportSettings) -> None:
+    """Refuse settings that would have no effect, since the model has decided them."""
+    for field in fields(settings):
+        if field.name in DECIDED and getattr(settings, field.name) != field.default:
+            flag = f"--{field.name.replace('_', '-')}"
             raise OptionError(
-                f"{named.name} trains the grids of one target, {target}, and not of {', '.join(settings.targets)}; "
-                f"pass --target {target} alone, or another {named.name}:target="
+                f"{flag} is decided in {model.source or 'the model'}, which steps have quantized; leave {flag} out, or "
+                f"begin with {model.parent.origin.get('source', 'the float model')}"
             )
 
 
-def _float(model: LoadedModel | FloatModel, recipe: Recipe, context: Context) -> tuple[FloatModel, dict[str, Any]]:
-    """Run the module steps; return the graph of the result, and its figures beside those of the model."""
-    if not recipe.module_steps:
-        return (model if isinstance(model, FloatModel) else captured(model)), {}
-    if isinstance(model, FloatModel):
-        name = recipe.module_steps[0].name
-        raise OptionError(
-            f"{name} changes a torch module, and {model.origin.get('source', 'the model')} is a graph; give the "
-            f"checkpoint that it was made from, or leave {name} out"
-        )
-    small = apply_recipe(model, recipe, context)
-    facts = {
-        "before": figures(model.module, model.input, context.validation).as_dict(),
-        "after": figures(small.module, small.input, context.validation).as_dict(),
-    }
-    return captured(replace(small, sha256=model.sha256, form=model.form)), facts
+def float_graph(model: Model) -> onnx.ModelProto:
+    """Return the float graph of a model as it is, its normalisation inside."""
+    if isinstance(model, LoadedModel):
+        return captured(model).model
+    return (model.parent if isinstance(model, QuantizedModel) else model).model
+
+
+def trained_target(model: QuantizedModel) -> str:
+    """Return the target that a step has trained the grids for; ``cpu`` where any will do."""
+    return next((target for _, target in _targets(model) if target), "cpu")
+
+
+def _targets(model: QuantizedModel) -> list[tuple[str, Any]]:
+    """Return each step with the target it trained for, if it trained for one."""
+    return [(step["step"], step.get("target")) for step in model.parent.origin.get("recipe", ())]
+
+
+def _check_targets(trained: Iterable[tuple[str, Any]], targets: Sequence[str]) -> None:
+    for name, target in trained:
+        fitting = {"tensorrt", "cpu-mirror"} if target == "tensorrt" else {target}
+        if target is not None and not fitting.issuperset(targets):
+            raise OptionError(
+                f"{name} trains the grids of one target, {target}, and not of {', '.join(targets)}; "
+                f"pass --target {target} alone, or another {name}:target="
+            )
+
+
+def _begun(model: Model, recipe: Recipe, context: Context, settings: ExportSettings) -> QuantizedModel:
+    """Run the module steps; return the first draft of the result, its figures beside those of the model."""
+    if isinstance(model, LoadedModel) and recipe.module_steps:
+        small = apply_recipe(model, recipe, context)
+        before = figures(model.module, model.input, context.validation).as_dict()
+        after = figures(small.module, small.input, context.validation).as_dict()
+        source = captured(replace(small, sha256=model.sha256, form=model.form))
+        source = replace(source, origin={**source.origin, "before": before, "after": after})
+        return QuantizedModel(draft=first_draft(source, settings), parent=source)
+    if isinstance(model, QuantizedModel):
+        return model
+    source = captured(model) if isinstance(model, LoadedModel) else model
+    return QuantizedModel(draft=first_draft(source, settings), parent=source)
+
+
+def _name(model: Model) -> str:
+    named = model.origin.get("source") if isinstance(model, FloatModel) else model.source
+    return str(named or "the model")

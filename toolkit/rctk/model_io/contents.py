@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +10,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from rctk.model_io.captured import read_pt2, read_torchscript
-from rctk.model_io.forms import Form, damaged
+from rctk.model_io.forms import Form
 from rctk.model_io.pickles import read_pickle
 from rctk.model_io.state import StateDict, find_state_dict
+from rctk.model_io.tensors import read_tensors
 from rctk_export.input_spec import InputSpec
 from rctk_kernels.errors import ModelError
 
 FORMAT = "rctk-checkpoint"
 VERSION = 1
+DRAFT = "rctk-quantized"
+"""Format of a graph with decided number formats, which is no module; see :mod:`rctk.compress.draft_file`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +67,18 @@ def no_input(path: Path) -> ModelError:
     )
 
 
+def holds_graph(path: Path, header: Mapping[str, Any]) -> str:
+    """Word the error for a quantized checkpoint where a torch module is wanted."""
+    origin = header.get("origin", {})
+    return (
+        f"{path} holds a quantized graph, which is no torch module any more; `rctk export --int8 {path}` writes its "
+        f"bundle; to train, prune or distill, begin with {origin.get('source', 'its parent')}"
+    )
+
+
 def _read_saved(path: Path, *, trust_pickle: bool) -> Contents:
     content = read_pickle(path, trust_pickle=trust_pickle)
-    if isinstance(content, dict) and content.get("format") == FORMAT:
+    if isinstance(content, dict) and content.get("format") in {FORMAT, DRAFT}:
         return _from_header(content, content.get("state_dict"), "checkpoint", path)
     found = find_state_dict(content, path)
     if isinstance(found, nn.Module):
@@ -78,22 +89,15 @@ def _read_saved(path: Path, *, trust_pickle: bool) -> Contents:
 
 
 def _read_safetensors(path: Path) -> Contents:
-    try:
-        from safetensors import SafetensorError, safe_open  # noqa: PLC0415  an optional reader
-    except ImportError as error:
-        raise ModelError(f"{path} needs the safetensors package; `pip install safetensors`") from error
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            state: StateDict = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
-            header = json.loads((file.metadata() or {}).get("rctk", "null"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise damaged(path, error) from error
-    if header is None:
+    header, state = read_tensors(path)
+    if not header:
         return Contents(form="safetensors", weights=find_state_dict(state, path))
     return _from_header(header, state, "safetensors", path)
 
 
 def _from_header(header: Mapping[str, Any], state: Any, form: str, path: Path) -> Contents:
+    if header.get("format") == DRAFT:
+        raise ModelError(holds_graph(path, header))
     version = header.get("version")
     if not isinstance(version, int) or version > VERSION:
         raise ModelError(f"{path} is a checkpoint of version {version}, this rctk reads up to {VERSION}; upgrade rctk")
