@@ -155,10 +155,11 @@ def _without_steps(
     if isinstance(model, QuantizedModel):
         check_decided(model, settings)
         return export_quantized(model, calibration, out, settings, force=force, progress=progress)
-    with progress.stage("capture", 1) as step:
-        source = captured(model) if isinstance(model, LoadedModel) else model
-        step(1)
-    return export_int8(source, calibration, out, settings, force=force, progress=progress)
+    if isinstance(model, LoadedModel):
+        with progress.stage("capture", 1) as step:
+            model = captured(model)
+            step(1)
+    return export_int8(model, calibration, out, settings, force=force, progress=progress)
 
 
 def _calibration(name: str, settings: ExportSettings, spec: InputSpec, *, download: bool) -> Split:
