@@ -13,6 +13,7 @@ from rctk.cli.recipe_flags import RecipeFlags
 from rctk.compress import STEPS
 
 PRUNE = "prune.depgraph:criterion=l1,ratio=0.3,by=params"
+FEW = ("--calibration-samples", "64", "--check-samples", "32", "--target", "cpu", "--allow-mismatch")
 DATA = ("--data", "digits:train", "--samples", "200")
 
 
@@ -84,6 +85,34 @@ def test_what_is_wrong_is_said_before_anything_runs(rctk, tmp_path, checkpoint, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [
+        (("compress", "--data", "digits", "--step", PRUNE, "-o", "x.pt"), "--data"),
+        (("export", "--calibration", "digits", "-o", "x"), "--calibration"),
+        (("export", "--calibration", "digits:train", "--data", "digits", "--step", PRUNE, "-o", "x"), "--data"),
+    ],
+)
+def test_nothing_learns_from_test_images_because_a_split_was_left_out(rctk, tmp_path, checkpoint, command, flag):
+    refusal = rctk(command[0], checkpoint, *command[1:]).refusal
+    assert f"{flag} digits names no split; write digits:train" in refusal
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_comes_next_names_the_file_of_an_architecture(rctk, tmp_path):
+    (tmp_path / "nets.py").write_text(
+        "from torch import nn\ndef make(): return nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Flatten(), "
+        "nn.Linear(576, 10))\n"
+    )
+    arch = ("--arch", "nets.py:make")
+    done = rctk("train", *arch, "--data", "digits:train", "--samples", "40", "--epochs", "1", "-o", "m.pt")
+    assert done.code == 0, done.err
+    done = rctk("compress", "m.pt", *arch, *DATA, "--step", "prune.depgraph:ratio=0.2", "-o", "small.pt")
+    assert done.code == 0, done.err
+    words = done.out.splitlines()[-1].removeprefix("next: rctk ").replace("SET", "digits").split()
+    assert rctk(*words, *FEW).code == 0
+
+
 def test_the_model_is_not_overwritten(rctk, checkpoint):
     before = checkpoint.read_bytes()
     done = rctk("compress", checkpoint, *DATA, "--step", PRUNE, "-o", checkpoint)
@@ -97,9 +126,6 @@ def test_steps_are_listed_with_one_line_each(rctk):
     rows = [line.split(maxsplit=1) for line in done.out.splitlines()[3:] if line.strip()]
     assert [name for name, _ in rows] == STEPS.names()
     assert all(about[0].isupper() and about.rstrip().endswith((".", ":")) for _, about in rows), done.out
-
-
-FEW = ("--calibration-samples", "64", "--check-samples", "32", "--target", "cpu", "--allow-mismatch")
 
 
 def test_an_export_runs_the_steps_first_and_its_manifest_says_so(rctk, tmp_path, checkpoint):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from rctk.checkpoint import load_model
+from rctk.cli.stop import Stop
+from rctk.data import read_split
 
 BASE = ("train", "--arch", "mlp:hidden=16", "--epochs", "2")
 TRAIN = (*BASE, "--precision", "32")
@@ -104,13 +108,70 @@ def test_resuming_nothing_is_refused_and_forgetting_to_resume_is_said(rctk, tmp_
         (("--patience", "0"), "patience must be at least 1"),
         (("--ema-decay", "2"), "0 < ema_decay < 1"),
         (("--milestones", "3"), "rising shares between 0 and 1"),
-        (("--objective", "trades:beta=-1"), "trades:beta must not be negative"),
+        (("--objective", "trades:beta=-1"), "trades:beta must be a number from 0 on"),
+        (("--objective", "pgd-at:eps=8"), "write 8/255"),
+        (("--seed", str(2**63)), "seed must be below 2**63"),
         (("--objective", "mart", "--augment", "mixup"), "leave mixup and cutmix out"),
     ],
 )
 def test_nonsense_is_refused_in_one_line(rctk, digits, tmp_path, flags, words):
     assert words in rctk(*BASE, "--data", digits, "-o", "m.pt", *flags).refusal
     assert not list(tmp_path.glob("*.pt"))
+
+
+def test_places_beside_the_checkpoint_are_looked_at_before_training(rctk, digits, tmp_path):
+    for name in ("m-last.pt", "m-resume.pt"):
+        (tmp_path / name).mkdir()
+        assert f"{name} is a folder" in rctk(*BASE, "--data", digits, "-o", "m.pt").refusal
+        (tmp_path / name).rmdir()
+
+
+def test_a_label_that_numbers_no_class_is_refused(rctk, tmp_path):
+    images = np.zeros((4, 1, 8, 8), dtype=np.float32)
+    np.savez(tmp_path / "far.npz", images=images, labels=np.array([0, 1, 2, 10**9]))
+    refusal = rctk(*BASE, "--data", "far.npz", "-o", "m.pt").refusal
+    assert "far.npz has label 1000000000, which is no class number; count classes from 0" in refusal
+
+
+def test_training_on_test_images_has_to_be_said(rctk):
+    refusal = rctk(*BASE, "--data", "digits", "-o", "m.pt").refusal
+    assert "--data digits names no split; write digits:train to learn from training images" in refusal
+
+
+def test_the_last_lines_say_how_many_images_and_where_everything_is(rctk, digits):
+    done = rctk(*TRAIN, "--data", digits, "-o", "m.pt")
+    first, second = done.out.splitlines()
+    assert first.endswith(f", 20 of {digits}; saved m.pt, the last epoch in m-last.pt")
+    assert second == f"next: rctk export --int8 m.pt --calibration {digits}"
+
+
+def test_a_signal_whose_exception_was_swallowed_ends_the_run_after_the_epoch(rctk, tmp_path, digits):
+    stop = Stop()
+    stop.number = signal.SIGINT
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        done = rctk(*TRAIN, "--data", digits, "-o", "m.pt")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done.code == 130
+    assert load_model(tmp_path / "m-last.pt").extra["epoch"]["number"] == 1
+    assert "stopped after epoch 1; its checkpoint is there, the state to go on from is not yet" in done.err
+
+
+def test_only_the_first_of_several_processes_speaks(rctk, digits, monkeypatch):
+    import rctk.cli.train_command as command
+
+    def fail(*_arguments, **_settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "train", fail)
+    for rank, words in (("0", "no epoch is finished"), ("1", "")):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "stderr", sys.stderr)  # the command may replace it
+            done = rctk(*TRAIN, "--data", digits, "-o", "m.pt")
+        assert done.code == 130
+        assert (words in done.err) if words else not done.err
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch cannot train on several devices")
@@ -128,3 +189,27 @@ def test_two_processes_train_what_one_does(rctk, tmp_path, digits):
     one, two = weights(tmp_path / "one-last.pt"), weights(tmp_path / "two-last.pt")
     for key, value in one.items():
         torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch cannot train on several devices")
+def test_the_accuracy_of_two_processes_is_that_of_the_file(tmp_path, digits):
+    """Each process meets other images, and with a batch of two BatchNorm statistics differ much."""
+    layers = "nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8, momentum=1.0), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10)"
+    (tmp_path / "nets.py").write_text(f"from torch import nn\ndef net():\n    return nn.Sequential({layers})\n")
+    more = ("--precision", "32", "--accelerator", "cpu", "--devices", "2", "--batch-size", "4", "--lr", "0.01")
+    base = ("train", "--arch", "nets.py:net", "--epochs", "2", "--data", str(digits), "--validation", str(digits))
+    command = [sys.executable, "-m", "rctk.cli.main", *base, *more, "-o", "m.pt"]
+    done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    loaded = load_model(tmp_path / "m-last.pt", arch=f"{tmp_path / 'nets.py'}:net")
+    split = read_split(str(digits))
+    with torch.no_grad():
+        right = loaded.module(torch.from_numpy(split.images)).argmax(dim=1).numpy() == split.labels
+    assert loaded.extra["epoch"]["clean_accuracy"] == pytest.approx(right.mean(), abs=1e-9)
+
+
+def test_the_next_step_names_code_again(rctk, tmp_path, digits):
+    net = "from torch import nn\ndef net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    (tmp_path / "nets.py").write_text(net)
+    done = rctk("train", "--arch", "nets.py:net", "--epochs", "1", "--data", digits, "-o", "m.pt")
+    assert f"next: rctk export --int8 m.pt --arch nets.py:net --calibration {digits}" in done.out, done.err

@@ -116,6 +116,15 @@ def test_best_and_last_are_kept_apart(digits, fresh, run, tmp_path, spec):
     assert last.extra["epoch"]["number"] == 4
 
 
+def test_the_same_training_writes_the_same_files(digits, fresh, run, tmp_path, spec):
+    for name in "ab":
+        keep = Checkpoints(path=tmp_path / name / "m.pt", arch="mlp:hidden=16", input=spec, classes=NAMES)
+        (tmp_path / name).mkdir()
+        run(fresh("mlp:hidden=16"), digits, keep)
+    for name in ("m.pt", "m-last.pt"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
 def test_batches_have_nearly_equal_sizes_and_hold_every_image_once(digits, fresh, run):
     objective = Interrupted(batches=10**9)
     run(fresh("mlp:layers=0"), (digits[0].take(np.arange(129)), digits[1]), objective=objective, epochs=1)

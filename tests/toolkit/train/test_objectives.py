@@ -208,6 +208,13 @@ def test_free_at_carries_its_perturbation_from_step_to_step(model, batch):
     assert carried["delta"].shape == x.shape
 
 
+def test_free_at_forgets_a_gradient_that_overflowed(model, batch):
+    x, y = batch
+    carried = {}
+    FreeAt(eps=0.1).replay(model, x, y, carried).backward(gradient=torch.tensor(float("nan")))  # as fp16 scaling may
+    assert (carried["delta"] == 0).all()
+
+
 def test_gradalign_of_a_linear_model_has_nothing_to_punish(batch):
     x, y = batch
     line = nn.Sequential(nn.Flatten(), nn.Linear(64, 2, bias=False))  # two classes: the gradient never turns
@@ -229,6 +236,7 @@ def test_gradalign_punishes_gradients_that_turn_and_teaches_the_model_not_to(mod
 
 def test_objectives_are_built_from_text():
     assert build_objective("pgd-at:eps=8/255,steps=7") == PgdAt(eps=8 / 255, steps=7)
+    assert build_objective("pgd-at:eps=8/255;steps=7") == PgdAt(eps=8 / 255, steps=7)  # as in a step of a recipe
     assert build_objective("train.standard") == Standard()
     assert build_objective("standard").eps == 0
     assert build_objective("adv-mix:bn=dual,normalised=true") == AdvMix(bn="dual", normalised=True)
@@ -238,7 +246,7 @@ def test_objectives_are_built_from_text():
 
 @pytest.mark.parametrize("bad", [{"eps": 0}, {"eps": 8}, {"steps": 0}, {"step_size": 0}])
 def test_attacks_without_sense_are_refused(bad):
-    with pytest.raises(OptionError, match="pgd-at needs"):
+    with pytest.raises(OptionError, match=r"pgd-at needs .* write 8/255.* got eps="):
         PgdAt(**bad)
 
 
@@ -248,6 +256,7 @@ def test_attacks_without_sense_are_refused(bad):
         "standard:label_smoothing=1",
         "pgd-at:label_smoothing=-1",
         "trades:beta=-1",
+        "trades:beta=inf",
         "mart:weight=-1",
         "adv-mix:weight=-1",
         "fast-at:max_drop=0",

@@ -41,7 +41,7 @@ def test_milestones_are_rising_shares():
     assert milestones_of("1/3+0.5+0.9") == (1 / 3, 0.5, 0.9)
     assert lr_share("multistep", 0.95, "1/3+0.5+0.9") == pytest.approx(1e-3)
     for bad in ("0.5+0.5", "1/2+1", "0.7+0.2", "half", ""):
-        with pytest.raises(OptionError):
+        with pytest.raises(OptionError, match=r"milestones must be rising shares .* got"):
             milestones_of(bad)
 
 
@@ -86,6 +86,8 @@ def test_drawing_weights_resets_batchnorm():
         {"ema_decay": 1},
         {"swa_start": 1},
         {"seed": -1},
+        {"seed": 2**63},
+        {"weight_decay": float("inf")},
         {"devices": 0},
         {"milestones": "2"},
         {"augment": "crop:padding=0"},

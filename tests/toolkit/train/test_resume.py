@@ -45,7 +45,7 @@ class Stopped(Exception):  # noqa: N818
     pass
 
 
-def run(arch, digits, settings, path=None, *, go_on=False, stop_after=None):
+def run(arch, digits, settings, path=None, *, go_on=False, stop_after=None, spec=SPEC):
     """Train; return history and every weight, as saved after each epoch."""
     seen = []
 
@@ -56,7 +56,7 @@ def run(arch, digits, settings, path=None, *, go_on=False, stop_after=None):
 
     keep = ResumeFile(path=path, go_on=go_on) if path else None
     try:
-        history = train(fresh(arch), *digits, settings, input=SPEC, progress=look, resume=keep)
+        history = train(fresh(arch), *digits, settings, input=spec, progress=look, resume=keep)
     except Stopped:
         history = None
     return history, seen
@@ -112,6 +112,10 @@ def test_a_resumption_with_other_settings_or_data_is_refused(arch, digits, tmp_p
         run(arch, (digits[0].take(np.arange(199)), digits[1]), settings, path, go_on=True)
     with pytest.raises(OptionError, match="of a run with layers"):
         run("mlp:hidden=16", digits, settings, path, go_on=True)
+    with pytest.raises(
+        OptionError, match=r"of a run with input 1x8x8 with mean 0\.0 and std 1\.0, this one has 1x8x8 with mean 0\.5"
+    ):
+        run(arch, digits, settings, path, go_on=True, spec=replace(SPEC, mean=(0.5,)))
     assert path.read_bytes() == state  # nothing is lost
 
 
@@ -122,5 +126,34 @@ def test_what_is_no_state_is_refused(arch, digits, tmp_path):
     (tmp_path / "bad.pt").write_bytes(b"something else")
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
     for name in ("bad.pt", "other.pt"):
-        with pytest.raises(OptionError, match="is no state of a training run"):
+        with pytest.raises(OptionError, match="is damaged or no state of a training run"):
             run(arch, digits, settings, tmp_path / name, go_on=True)
+
+
+def test_as_many_values_in_other_shapes_are_another_run(digits, tmp_path):
+    net = "from torch import nn\ndef net():\n    return nn.Sequential({layers})\n"
+    layers = "nn.Conv2d(1, 4, {kernel}), nn.Flatten(), nn.Linear(192, 10)"
+    for name, kernel in (("wide", (1, 3)), ("high", (3, 1))):
+        (tmp_path / f"{name}.py").write_text(net.format(layers=layers.format(kernel=kernel)))
+    settings, path = TrainSettings(epochs=2, batch_size=50, validation_steps=1), tmp_path / "state.pt"
+    run(f"{tmp_path / 'wide.py'}:net", digits, settings, path, stop_after=1)
+    with pytest.raises(OptionError, match="of a run with layers Sequential with 1946 values in 4 tensors"):
+        run(f"{tmp_path / 'high.py'}:net", digits, settings, path, go_on=True)
+
+
+def test_a_bit_that_turned_on_the_disk_is_noticed(arch, digits, tmp_path):
+    settings, path = TrainSettings(epochs=2, batch_size=50, validation_steps=1), tmp_path / "state.pt"
+    run(arch, digits, settings, path, stop_after=1)
+    whole = path.read_bytes()
+    for place in (len(whole) // 3, len(whole) // 2, len(whole) - 1):  # torch reads on over most of them
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(OptionError, match="is damaged or no state"):
+            run(arch, digits, settings, path, go_on=True)
+
+
+def test_a_step_of_a_recipe_makes_a_damaged_state_again(arch, digits, tmp_path):
+    settings, path = TrainSettings(epochs=2, batch_size=50, validation_steps=1), tmp_path / "state.pt"
+    path.write_bytes(b"half a file")
+    keep = ResumeFile(path=path, go_on=True, needed=False)
+    history = train(fresh(arch), *digits, settings, input=SPEC, progress=lambda _epoch, _module: None, resume=keep)
+    assert [epoch.number for epoch in history.epochs] == [1, 2]

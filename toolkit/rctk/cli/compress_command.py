@@ -23,6 +23,7 @@ from rctk.exporting.draft_figures import GraphFigures, graph_figures, quantized_
 from rctk.exporting.export import ExportSettings
 from rctk.exporting.quantized_checkpoint import save_quantized
 from rctk.machine import machine_facts, versions
+from rctk.models import runs_code
 from rctk.records import Record
 from rctk_kernels.errors import OptionError
 
@@ -106,7 +107,7 @@ def _module(source: LoadedModel, steps: Recipe, context: Context, out: Path) -> 
     origin = {"source": Path(source.source).name, "sha256": source.sha256}
     extra = {"recipe": steps.as_list(), "parent": origin}
     save_checkpoint(out, small.module, arch=small.arch, input=small.input, classes=small.classes, extra=extra)
-    _show(out, before, after, context.validation.name)
+    _show(out, before, after, context.validation.name, small.arch)
     return Outcome({"arch": small.arch, "parent": origin}, before.as_dict(), after.as_dict())
 
 
@@ -131,7 +132,7 @@ def _check_out(out: Path, model: Path) -> None:
     check_file(out, "--out")
 
 
-def _show(out: Path, before: Figures, after: Figures, name: str) -> None:
+def _show(out: Path, before: Figures, after: Figures, name: str, arch: str) -> None:
     rows = [
         ("parameters", f"{before.cost.parameters:,}", f"{after.cost.parameters:,}"),
         ("not zero", f"{before.cost.nonzero:,}", f"{after.cost.nonzero:,}"),
@@ -140,7 +141,8 @@ def _show(out: Path, before: Figures, after: Figures, name: str) -> None:
         (f"clean, {after.samples} of {name}", share(before.clean_accuracy), share(after.clean_accuracy)),
     ]
     table(f"checkpoint {out}", ("what", "before", "after"), rows)
-    print(f"next: rctk export --int8 {out} --calibration SET:train")
+    code = f" --arch {arch}" if runs_code(arch) else ""
+    print(f"next: rctk export --int8 {out}{code} --calibration SET:train")
 
 
 def _show_graph(out: Path, before: GraphFigures, after: GraphFigures, name: str, target: str) -> None:

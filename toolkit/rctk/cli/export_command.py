@@ -16,6 +16,7 @@ from rctk.cli.recipe_flags import RecipeFlags
 from rctk.compress.images import read_images
 from rctk.compress.step import Context
 from rctk.data import Split, read_split
+from rctk.data.read import need_split
 from rctk.exporting.by_recipe import Model, check_decided, export_by_recipe, export_quantized
 from rctk.exporting.export import ExportSettings, export_int8
 from rctk.exporting.float_model import captured
@@ -118,6 +119,9 @@ def export_(  # noqa: PLR0913  # every parameter is a flag
         allow_mismatch=allow_mismatch,
         seed=seed,
     )
+    for flag, name in (("--calibration", calibration), ("--data", data)):
+        if name is not None:
+            need_split(name, flag)
     steps = recipe.read()
     read = read_model(model, flags)
     if steps is None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rctk.checkpoint import load_model
 from rctk.cli.flags import DataFlags
 from rctk.cli.protocol_runs import chosen
+from rctk.data.read import need_split
 from rctk.deployment import open_deployment
 from rctk.exporting.by_recipe import check_targets
 from rctk.exporting.export import ExportSettings
@@ -57,6 +58,9 @@ def check_export(given: Arguments, recipe: Recipe | None) -> tuple[Images, ...]:
     own = {name: given[name] for name in names if name in given}
     settings = ExportSettings(**own, targets=given["target"])
     seed, download, calibration = given["seed"], given["download"], given["calibration"]
+    need_split(calibration, "calibration:")
+    if given["data"]:
+        need_split(given["data"], "data:")
     calibrated = Images("calibration", calibration, settings.images_wanted, seed, download)
     if recipe is None:
         return (calibrated,)

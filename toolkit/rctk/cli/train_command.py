@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,16 +20,21 @@ from torch import nn
 from rctk.cli.console import Bars
 from rctk.cli.flags import DataFlags, RecordFlags, Switch, read_spec
 from rctk.cli.places import check_file, check_folder
+from rctk.cli.stop import Stop
 from rctk.cli.train_flags import NO_TRAIN_FLAGS, TrainFlags
 from rctk.data import Split, read_split
+from rctk.data.read import need_split
 from rctk.machine import machine_facts, versions
 from rctk.model_io.checks import count_classes
-from rctk.models import build_architecture
+from rctk.models import build_architecture, runs_code
 from rctk.records import Record
 from rctk.train import Checkpoints, Epoch, History, ResumeFile, TrainSettings, draw_weights, train
-from rctk_kernels.errors import DataError, OptionError
+from rctk.train.checkpoints import last_path
+from rctk_kernels.errors import DataError, OptionError, RctkError
 
 NO_RECORD_FLAGS = RecordFlags()
+MOST_CLASSES = 100_000
+"""A larger label names something else than a class, and would make a huge last layer."""
 
 
 def train_(  # noqa: PLR0913  # every parameter is a flag
@@ -43,15 +51,16 @@ def train_(  # noqa: PLR0913  # every parameter is a flag
 ) -> None:
     """Train a classifier, plainly or adversarially, to a checkpoint.
 
-    The best epoch (by accuracy under PGD) is at --out and the last one beside it, both from the first epoch on. A run
-    that was stopped goes on after its last epoch with --resume, and ends with the same bits.
+    The best epoch is at --out and the last one beside it, both from the first epoch on. Best is the most accurate under
+    PGD on the validation images, or on clean ones where nothing attacks. A run that was stopped goes on after its last
+    epoch with --resume, and ends with the same bits.
 
     Example: rctk train --arch digits-cnn --data digits:train --objective train.pgd_at:eps=0.15 -o digits.pt
 
     Args:
-        arch: Built-in architecture, such as digits-cnn; see `rctk list models`.
+        arch: Built-in name such as digits-cnn (see `rctk list models`), torchvision:NAME, timm:NAME, FILE.py:FACTORY.
         data: Training images, such as digits:train.
-        out: Checkpoint file.
+        out: Checkpoint file, .pt or .safetensors; one that is there is replaced after the first epoch.
         validation: Images that choose the best epoch; a tenth of the training images by default.
         flags: How to train.
         resume: Go on with the run that was stopped; all other flags as they were.
@@ -59,12 +68,9 @@ def train_(  # noqa: PLR0913  # every parameter is a flag
         std: Normalisation standard deviation per channel.
         records: Folder whose records.jsonl the result is appended to.
     """
-    if out.suffix == ".onnx":
-        raise OptionError(f"--out {out} names an ONNX file; a checkpoint ends in .pt or .safetensors")
-    check_file(out, "--out")
-    check_folder(records, "--records")
     settings = flags.settings(data.seed)
     state = ResumeFile.beside(out, go_on=resume)
+    _check_places(out, state.path, records)
     images, held, classes = _read(data, validation)
     spec = read_spec("x".join(str(n) for n in images.images.shape[1:]), mean, std)
     module = build_architecture(arch, classes=len(classes), input=spec)
@@ -76,23 +82,56 @@ def train_(  # noqa: PLR0913  # every parameter is a flag
     def line(epoch: Epoch, _module: nn.Module) -> None:
         done.append(epoch.number)
         print(f"epoch {epoch.number}/{settings.epochs}  {epoch}", file=sys.stderr)
+        _heed_a_signal()
 
     saver = Checkpoints(path=out, arch=arch, input=spec, classes=classes, then=line)
     if state.path.exists() and not resume:
         bars.note(f"{state.path} of a stopped run is replaced after the first epoch; --resume would go on with it")
-    with _way_back(state.path, done):
+    with _way_back(state.path, done), _one_voice():
         history = train(module, images, held, settings, input=spec, progress=saver, bars=bars, resume=state)
     if history.rank == 0:
         own = {**_plain(settings), "arch": arch, "data": images.name, "validation": held.name}
-        _tell(history, own, out, len(held), records)
+        _tell(history, own, saver, held, records)
 
 
-def _tell(history: History, own: dict[str, object], out: Path, samples: int, records: Path) -> None:
+def _check_places(out: Path, state: Path, records: Path) -> None:
+    """Refuse places that cannot be written, before an epoch is spent on it."""
+    if out.suffix == ".onnx":
+        raise OptionError(f"--out {out} names an ONNX file; a checkpoint ends in .pt or .safetensors")
+    for path in (out, last_path(out), state):
+        check_file(path, "--out")
+    check_folder(records, "--records")
+
+
+def _tell(history: History, own: dict[str, object], saver: Checkpoints, held: Split, records: Path) -> None:
     best = history.best
     robust = f", under PGD {best.robust_accuracy:.1%}" if best.eps else ""
-    print(f"best epoch {best.number}: clean {best.clean_accuracy:.1%}{robust}; saved {out}")
-    values = {"epochs": [asdict(epoch) for epoch in history.epochs], "samples": samples, "stopped": history.stopped}
-    Record.of("train", {"name": out.name}, own, values, machine=machine_facts(), versions=versions()).append_to(records)
+    kept = f"saved {saver.path}, the last epoch in {saver.last_path}"
+    print(f"best epoch {best.number}: clean {best.clean_accuracy:.1%}{robust}, {len(held)} of {held.name}; {kept}")
+    code = f" --arch {saver.arch}" if runs_code(saver.arch) else ""
+    print(f"next: rctk export --int8 {saver.path}{code} --calibration {own['data']}")
+    values = {"epochs": [asdict(epoch) for epoch in history.epochs], "samples": len(held), "stopped": history.stopped}
+    Record.of("train", {"name": saver.path.name}, own, values, machine=machine_facts(), versions=versions()).append_to(
+        records
+    )
+
+
+def _heed_a_signal() -> None:
+    """End the run where a signal came and a library swallowed the exception, as C extensions do now and then."""
+    handlers = (signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM))
+    if any(isinstance(handler, Stop) and handler.number for handler in handlers):
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _one_voice() -> Iterator[None]:
+    """Where several processes train, let only the first say why the run ended."""
+    try:
+        yield
+    except (KeyboardInterrupt, RctkError):
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            sys.stderr = io.StringIO()
+        raise
 
 
 @contextmanager
@@ -102,9 +141,8 @@ def _way_back(path: Path, done: list[int]) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         kept = path.exists()
-        text = (
-            "the same command with --resume goes on after the last finished epoch" if kept else "no epoch is finished"
-        )
+        none = "its checkpoint is there, the state to go on from is not yet" if done else "no epoch is finished"
+        text = "the same command with --resume goes on after the last finished epoch" if kept else none
         print(f"stopped after epoch {done[-1]}; {text}" if done else f"stopped; {text}", file=sys.stderr)
         raise
 
@@ -117,8 +155,12 @@ def _plain(settings: TrainSettings) -> dict[str, object]:
 
 def _read(data: DataFlags, validation: str | None) -> tuple[Split, Split, tuple[str, ...]]:
     """Return the training images, those to validate on (a tenth of them where none are named), and the classes."""
+    need_split(data.data, "--data")
     split = read_split(data.data, samples=data.samples, seed=data.seed, download=data.download)
-    classes = split.classes or tuple(str(i) for i in range(int(split.labels.max()) + 1))
+    highest = int(split.labels.max())
+    if highest >= MOST_CLASSES:
+        raise DataError(f"{split.name} has label {highest}, which is no class number; count classes from 0")
+    classes = split.classes or tuple(str(i) for i in range(highest + 1))
     if len(classes) < 2:
         raise DataError(f"{split.name} has images of one class; training needs two")
     if validation:

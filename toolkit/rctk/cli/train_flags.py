@@ -29,7 +29,7 @@ class TrainFlags(LoopSettings):
     patience: OptionalWhole = LoopSettings.patience
     """Stop after so many epochs without a better one."""
     validation_eps: Annotated[float | None, Parameter(converter=fraction, allow_leading_hyphen=True)] = None
-    """Linf budget of the attack that validates each epoch; that of the objective by default."""
+    """Linf budget of the attack that validates each epoch, 0 for none; that of the objective by default."""
     validation_steps: Whole = LoopSettings.validation_steps
     """Gradient steps of that attack."""
     channels_last: Annotated[bool, Parameter(negative="--channels-first")] = LoopSettings.channels_last

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rctk.data import read_split
+from rctk.data.read import need_split
 from rctk.data.split import Split
 from rctk_export.input_spec import InputSpec
 from rctk_kernels.errors import DataError
@@ -37,6 +38,7 @@ def read_images(  # each is a flag
     download: bool = False,
 ) -> LearningImages:
     """Read training images, and those to validate on: a tenth of the first where no others are named."""
+    need_split(data, "--data")
     train = read_split(data, samples=samples, seed=seed, input=input, download=download)
     if validation is None:
         return hold_out(train, seed)

@@ -64,6 +64,16 @@ def read_split(
     return result
 
 
+def need_split(text: str, flag: str) -> None:
+    """Refuse a data set by its name alone where something learns from it: that would be its test images.
+
+    Example:
+        >>> need_split("digits:train", "--data")
+    """
+    if text in DATASETS:
+        raise DataError(f"{flag} {text} names no split; write {text}:train to learn from training images")
+
+
 def _parse(text: str) -> tuple[str, str, str]:
     """Return place, split and the name for records; a path may itself contain colons."""
     place, colon, split = text.rpartition(":")

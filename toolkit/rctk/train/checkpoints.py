@@ -13,6 +13,16 @@ from rctk.train.settings import Epoch
 from rctk_export.input_spec import InputSpec
 
 
+def last_path(path: Path) -> Path:
+    """Return where the last epoch goes, beside the best one at ``path``.
+
+    Example:
+        >>> last_path(Path("model.pt")).name
+        'model-last.pt'
+    """
+    return path.with_name(f"{path.stem}-last{path.suffix}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Checkpoints:
     """Saves after every epoch; give it to :func:`rctk.train.train` as ``progress``.
@@ -36,10 +46,11 @@ class Checkpoints:
     @property
     def last_path(self) -> Path:
         """Where the last finished epoch is."""
-        return self.path.with_name(f"{self.path.stem}-last{self.path.suffix}")
+        return last_path(self.path)
 
     def __call__(self, epoch: Epoch, module: nn.Module) -> None:
-        """Save ``module`` as it is after ``epoch``."""
+        """Save ``module`` as it is after ``epoch``, without wall times: the same weights are the same file."""
+        kept = {name: value for name, value in asdict(epoch).items() if name != "seconds"}
         for path in (self.last_path, self.path) if epoch.best else (self.last_path,):
             save_checkpoint(
                 path,
@@ -47,7 +58,7 @@ class Checkpoints:
                 arch=self.arch,
                 input=self.input,
                 classes=self.classes,
-                extra={"epoch": asdict(epoch)},
+                extra={"epoch": kept},
             )
         if self.then is not None:
             self.then(epoch, module)

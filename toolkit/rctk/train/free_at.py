@@ -31,7 +31,10 @@ class FreeAt:
 
     def __post_init__(self) -> None:
         if not (0 < self.eps <= 1 and self.replays >= 1):
-            raise OptionError(f"free-at needs 0 < eps <= 1 and replays >= 1, got {self.eps} and {self.replays}")
+            raise OptionError(
+                f"free-at needs 0 < eps <= 1 (images are in [0, 1]: write 8/255) and replays >= 1, got "
+                f"{self.eps:g} and {self.replays}"
+            )
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002
         """Return the loss of a run's very first step; see :class:`rctk.train.objective.Objective`."""
@@ -46,7 +49,7 @@ class FreeAt:
         attacked = (x + delta).clamp(0, 1).requires_grad_()
 
         def move(gradient: Tensor) -> None:
-            delta.add_(gradient.sign(), alpha=self.eps).clamp_(-self.eps, self.eps)
+            delta.add_(gradient.sign().nan_to_num(), alpha=self.eps).clamp_(-self.eps, self.eps)
 
         attacked.register_hook(move)
         return F.cross_entropy(model(attacked), y)

@@ -44,7 +44,7 @@ class GradAlign(Adversarial):
         if self.steps != 1:
             raise OptionError(f"gradalign takes one step, got steps={self.steps}; pgd-at takes more")
         if self.weight is not None and not 0 <= self.weight < math.inf:
-            raise OptionError(f"gradalign:weight must not be negative, got {self.weight}")
+            raise OptionError(f"gradalign:weight must be a number from 0 on, got {self.weight}")
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """Return cross-entropy and penalty; see :class:`rctk.train.objective.Objective`."""

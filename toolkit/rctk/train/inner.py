@@ -101,7 +101,10 @@ class Adversarial:
 
     def __post_init__(self) -> None:
         if not (0 < self.eps <= 1 and self.steps >= 1 and 0 < self.step_size < math.inf):
-            raise OptionError(f"{self.name} needs 0 < eps <= 1, steps >= 1 and step_size > 0, got {self}")
+            raise OptionError(
+                f"{self.name} needs 0 < eps <= 1 (images are in [0, 1]: write 8/255), steps >= 1 and step_size > 0, "
+                f"got eps={self.eps:g}, steps={self.steps}, step_size={self.step_size:g}"
+            )
 
     def attacked(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -20,7 +21,7 @@ from rctk.train.resume import ResumeFile
 from rctk.train.run import Run
 from rctk.train.settings import Epoch, History, TrainSettings
 from rctk_export.input_spec import InputSpec
-from rctk_kernels.errors import DataError, OptionError
+from rctk_kernels.errors import DataError, ModelError, OptionError
 
 
 def train(  # noqa: PLR0913  # what is trained, on what, how, and who looks on
@@ -55,17 +56,26 @@ def train(  # noqa: PLR0913  # what is trained, on what, how, and who looks on
     model = Normalised(module, input).to(home)
     for split in (train_split, validation_split):
         _check(split, model, input)
+    if steps_of(train_split, settings.batch_size) * settings.devices > len(train_split):
+        raise OptionError(f"{settings.devices} devices share batches of {settings.batch_size} images; give larger ones")
+    key = _key(module, input, train_split, validation_split, settings)
+    state = resume.load(key) if resume else None
     alone = not torch.distributed.is_initialized()
-    fabric = make_fabric(settings)
-    if steps_of(train_split, settings.batch_size) * fabric.world_size > len(train_split):
-        raise OptionError(
-            f"{fabric.world_size} devices share batches of {settings.batch_size} images; give larger ones"
-        )
+    fabric = make_fabric(settings)  # starts all other processes: what the user can mend was said once before
     run = Run(fabric, model, train_split, validation_split, settings)
-    key = _key(module, train_split, validation_split, settings)
+    if state is not None:
+        run.load_state_dict(state)
+        del state
     try:
         with _global_generator_kept(fabric.device):
             _go(run, key, resume, progress, bars or Silent())
+    except RuntimeError as error:
+        if "by peer" not in str(error):  # gloo's words
+            raise
+        raise ModelError(
+            "another process of this training run ended early; what earlier epochs saved is there, the same command "
+            "with --resume goes on after them"
+        ) from error
     finally:
         lay_out(module.to(home), channels_last=False)
     history = run.history()
@@ -86,11 +96,9 @@ def _go(
     bars: Progress,
 ) -> None:
     """Run all epochs that are left; the first process reports and saves."""
-    state = resume.load(key) if resume else None
-    if state is not None:
-        run.load_state_dict(state)
-        bars.note(f"going on after epoch {len(run.epochs)}")
     first = run.fabric.is_global_zero
+    if first and run.epochs:
+        bars.note(f"going on after epoch {len(run.epochs)}")
     with (bars if first else Silent()).stage("training", run.images_in_all) as step:
         step(run.images_done)
         for epoch in run.remaining(step):
@@ -112,14 +120,20 @@ def _global_generator_kept(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _key(module: nn.Module, train_split: Split, validation_split: Split, settings: TrainSettings) -> dict[str, str]:
+def _key(
+    module: nn.Module, spec: InputSpec, train_split: Split, validation_split: Split, settings: TrainSettings
+) -> dict[str, str]:
     """Return what must be equal for one run to go on from the state of another."""
-    sizes = [value.numel() for value in module.state_dict().values()]
+    values = module.state_dict()
+    mean, std = (",".join(map(str, each.flatten().tolist())) for each in spec.mean_std())
+    sizes = [value.numel() for value in values.values()]
+    shapes = hashlib.sha256(repr([(name, tuple(value.shape)) for name, value in values.items()]).encode()).hexdigest()
     return {
         **{field.name: str(getattr(settings, field.name)) for field in fields(settings)},
         "training images": train_split.fingerprint[:16],
         "validation images": validation_split.fingerprint[:16],
-        "layers": f"{type(module).__name__} with {sum(sizes)} values in {len(sizes)} tensors",
+        "input": f"{'x'.join(map(str, spec.shape))} with mean {mean} and std {std}",
+        "layers": f"{type(module).__name__} with {sum(sizes)} values in {len(sizes)} tensors, {shapes[:8]}",
     }
 
 

@@ -37,7 +37,7 @@ class Mart(Adversarial):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.weight < math.inf:
-            raise OptionError(f"mart:weight must not be negative, got {self.weight}")
+            raise OptionError(f"mart:weight must be a number from 0 on, got {self.weight}")
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """Return the mean over the batch; see :class:`rctk.train.objective.Objective`."""

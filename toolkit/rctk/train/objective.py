@@ -85,9 +85,11 @@ OBJECTIVES: Family[Objective] = Family(
 def build_objective(text: str) -> Objective:
     """Make an objective from its id with settings; ``pgd-at`` is short for ``train.pgd_at``.
 
+    Settings may be separated by ``;`` where the comma means something else, as in a step of a recipe.
+
     Example:
         >>> build_objective("pgd-at:eps=8/255,steps=7").steps  # type: ignore[attr-defined]
         7
     """
-    name, colon, settings = text.partition(":")
+    name, colon, settings = text.replace(";", ",").partition(":")
     return OBJECTIVES.build("train." + name.removeprefix("train.").replace("-", "_") + colon + settings)

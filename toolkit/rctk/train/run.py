@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -96,7 +96,9 @@ class Run:
                 self._model.load_state_dict(before[0])
                 self._average.load_state_dict(before[1])
                 return
-            self._average.after_epoch(number, (x for x, _ in self._share.in_order(self._split, BATCH)))
+            whole = replace(self._share, rank=0, ranks=1)
+            self._average.after_epoch(number, (x for x, _ in whole.in_order(self._split, BATCH)))
+            self._take_buffers_of_the_first()
             clean, robust = validate(self.fabric, self._average.model, self._validation, self._settings, self._share)
             record = max(((epoch.robust_accuracy, epoch.clean_accuracy) for epoch in self.epochs), default=(-1.0, -1.0))
             epoch = Epoch(
@@ -114,6 +116,13 @@ class Run:
             yield epoch
             if self._tired():
                 return
+
+    def _take_buffers_of_the_first(self) -> None:
+        """Give every process the running statistics of the first, which are saved; each has met its own images."""
+        if self.fabric.world_size > 1:
+            models = dict.fromkeys((self._model, self._average.model))
+            for buffer in (buffer for model in models for buffer in model.buffers()):
+                torch.distributed.broadcast(buffer, src=0)
 
     def train_epoch(self, number: int, progress: Callable[[int], None]) -> float:
         """Take the steps of epoch ``number``; return the mean loss."""
@@ -141,9 +150,10 @@ class Run:
         """Take one step of the optimizer; return the loss."""
         loss: Tensor = self._forward(x, y)
         value = loss.detach()
-        if not math.isfinite(float(value)):
+        everywhere = float(add_up(self.fabric, value.clone()))  # all processes stop, or none
+        if not math.isfinite(everywhere):
             raise ModelError(
-                f"training diverged in epoch {number} (loss {float(value)}); lower lr (now {self._settings.lr:g}); "
+                f"training diverged in epoch {number} (loss {everywhere}); lower lr (now {self._settings.lr:g}); "
                 "what earlier epochs saved is there"
             )
         self._optimizer.zero_grad()

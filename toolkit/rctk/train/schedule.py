@@ -42,7 +42,10 @@ def milestones_of(text: str) -> tuple[float, ...]:
         >>> milestones_of("1/2+0.75")
         (0.5, 0.75)
     """
-    shares = tuple(number(part) for part in text.split("+"))
+    try:
+        shares = tuple(number(part) for part in text.split("+"))
+    except OptionError:
+        shares = (math.inf,)
     if not all(0 < share < 1 for share in shares) or sorted(set(shares)) != list(shares):
         raise OptionError(f"milestones must be rising shares between 0 and 1, such as 1/2+3/4, got {text!r}")
     return shares

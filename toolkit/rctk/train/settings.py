@@ -15,6 +15,9 @@ from rctk.train.schedule import milestones_of
 from rctk.train.standard import Standard
 from rctk_kernels.errors import OptionError
 
+LARGEST_SEED = 2**63
+"""What torch's generators take ends here."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings(Hardware):
@@ -37,7 +40,7 @@ class LoopSettings(Hardware):
     weight_decay: float = 5e-4
     """Weight decay."""
     augment: str = ""
-    """Random changes of the training images, such as crop+flip or crop:padding=2+mixup:alpha=1.4."""
+    """Random changes of the training images, such as crop+flip or mixup:alpha=1.4; see `rctk list augmentations`."""
     averaging: Literal["none", "ema", "swa"] = "none"
     """Average the weights, over steps (ema) or over the last epochs (swa); the average is validated and saved."""
     ema_decay: float = 0.999
@@ -47,7 +50,7 @@ class LoopSettings(Hardware):
     keep_zeros: bool = False
     """Weights of a pruned model that are zero stay zero."""
     validation_eps: float | None = None
-    """Linf budget of the attack that validates each epoch; that of the objective by default."""
+    """Linf budget of the attack that validates each epoch, 0 for none; that of the objective by default."""
     validation_steps: int = 10
     """Gradient steps of that attack, each a quarter of its budget long."""
     patience: int | None = None
@@ -59,10 +62,10 @@ class LoopSettings(Hardware):
             raise OptionError("epochs, batch_size, validation_steps and patience must be at least 1")
         if self.patience == 0:
             raise OptionError("patience must be at least 1; leave it out to run all epochs")
-        if not (0 < self.lr < math.inf and self.weight_decay >= 0 and 0 <= self.momentum < 1):
+        if not (0 < self.lr < math.inf and 0 <= self.weight_decay < math.inf and 0 <= self.momentum < 1):
             raise OptionError(
-                f"training needs lr > 0, weight_decay >= 0 and 0 <= momentum < 1, got {self.lr}, {self.weight_decay} "
-                f"and {self.momentum}"
+                f"training needs lr > 0, weight_decay >= 0 and 0 <= momentum < 1, got {self.lr:g}, "
+                f"{self.weight_decay:g} and {self.momentum:g}"
             )
         if self.validation_eps is not None and not 0 <= self.validation_eps <= 1:
             raise OptionError(f"validation_eps must lie in [0, 1], got {self.validation_eps}")
@@ -92,6 +95,8 @@ class TrainSettings(LoopSettings):
         super().__post_init__()
         if self.seed < 0:
             raise OptionError(f"seed must not be negative, got {self.seed}")
+        if self.seed >= LARGEST_SEED:
+            raise OptionError(f"seed must be below 2**63, got {self.seed}; take a smaller one")
 
     @classmethod
     def of(cls, source: object, objective: Objective, *, seed: int) -> TrainSettings:

@@ -97,4 +97,4 @@ def train_stage(
 
 def read_objective(text: str) -> Objective:
     """Make an objective from a step's setting, where ``;`` stands for ``,``: ``pgd-at:eps=8/255;steps=7``."""
-    return build_objective(text.replace(";", ","))
+    return build_objective(text)

@@ -42,7 +42,7 @@ class Trades(Adversarial):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.beta < math.inf:
-            raise OptionError(f"trades:beta must not be negative, got {self.beta}")
+            raise OptionError(f"trades:beta must be a number from 0 on, got {self.beta}")
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """Return the mean over the batch; see :class:`rctk.train.objective.Objective`."""
