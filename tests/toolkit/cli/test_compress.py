@@ -86,6 +86,21 @@ def test_what_is_wrong_is_said_before_anything_runs(rctk, tmp_path, checkpoint, 
 
 
 @pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        ("train.finetune:precision=fp16", "step 2 of 2, train.finetune: precision fp16 needs a CUDA GPU"),
+        ("train.finetune:objective=mart,augment=mixup", "train.finetune: mart needs one class per image"),
+        ("quant.lsq:precision=fp16", "step 2 of 2, quant.lsq: precision fp16 needs a CUDA GPU"),
+        ("distill.kd:devices=9,accelerator=cuda", "9 CUDA devices are asked for and torch finds"),
+    ],
+)
+def test_what_the_last_step_cannot_do_here_is_said_before_the_first(rctk, tmp_path, checkpoint, last, words):
+    refusal = rctk("compress", checkpoint, *DATA, "--step", PRUNE, "--step", last, "-o", "x.pt").refusal
+    assert words in refusal
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
     ("command", "flag"),
     [
         (("compress", "--data", "digits", "--step", PRUNE, "-o", "x.pt"), "--data"),

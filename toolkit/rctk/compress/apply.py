@@ -17,7 +17,8 @@ from rctk.compress.kept import Kept, first_key, graph_key, next_key, save_compre
 from rctk.compress.recipe import Named, Recipe
 from rctk.compress.step import Context, Draft, GraphStep, ModuleStep
 from rctk.prune.zeros import hold_zeros
-from rctk_kernels.errors import ModelError
+from rctk.train.step import check_training
+from rctk_kernels.errors import ModelError, OptionError
 
 
 def apply_recipe(model: LoadedModel, recipe: Recipe, context: Context) -> LoadedModel:
@@ -36,6 +37,7 @@ def apply_recipe(model: LoadedModel, recipe: Recipe, context: Context) -> Loaded
     """
     if not recipe.module_steps:
         return model
+    check_here(recipe)
     _need_architecture(model)
     with _folder(context) as folder:
         return _run(model, recipe, replace(context, parent=model.module), Kept(folder=folder))
@@ -51,6 +53,7 @@ def apply_graph_steps(draft: Draft, recipe: Recipe, context: Context) -> Draft:
         recipe: Its module steps are left to :func:`apply_recipe`.
         context: ``folder`` is where finished steps are kept; ``None`` keeps nothing.
     """
+    check_here(recipe)
     kept = Kept(folder=context.folder) if context.folder else None
     key = graph_key(draft, context)
     for number, named in enumerate(recipe.graph_steps, start=len(recipe.module_steps) + 1):
@@ -67,6 +70,19 @@ def apply_graph_steps(draft: Draft, recipe: Recipe, context: Context) -> Draft:
             found = draft_of(*draft_contents(made), path)
         draft = found
     return draft
+
+
+def check_here(recipe: Recipe) -> None:
+    """Refuse what a step of the recipe could not do on this machine, before the steps in front of it take hours."""
+    for number, named in enumerate(recipe.steps, start=1):
+        _check_step(named, f"step {number} of {len(recipe.steps)}, {named.name}")
+
+
+def _check_step(named: Named, where: str) -> None:
+    try:
+        check_training(named.step)
+    except OptionError as error:
+        raise OptionError(f"{where}: {error}") from error
 
 
 def _run(model: LoadedModel, recipe: Recipe, context: Context, kept: Kept) -> LoadedModel:

@@ -30,6 +30,7 @@ class Mart(Adversarial):
 
     name: ClassVar[str] = "mart"
     start: ClassVar[Literal["uniform", "gaussian"]] = "gaussian"
+    mixed_labels: ClassVar[bool] = False
 
     step_size: float = 0.225
     weight: float = 5.0

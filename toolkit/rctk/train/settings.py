@@ -97,6 +97,9 @@ class TrainSettings(LoopSettings):
             raise OptionError(f"seed must not be negative, got {self.seed}")
         if self.seed >= LARGEST_SEED:
             raise OptionError(f"seed must be below 2**63, got {self.seed}; take a smaller one")
+        if not getattr(self.objective, "mixed_labels", True) and any(each.mixes for each in self.augmentations):
+            name = type(self.objective).__name__.lower()
+            raise OptionError(f"{name} needs one class per image; leave mixup and cutmix out of augment")
 
     @classmethod
     def of(cls, source: object, objective: Objective, *, seed: int) -> TrainSettings:

@@ -14,6 +14,7 @@ from rctk.train.loop import train
 from rctk.train.objective import Objective, build_objective
 from rctk.train.resume import ResumeFile
 from rctk.train.settings import Epoch, LoopSettings, TrainSettings
+from rctk.train.standard import Standard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,13 @@ def state_of(step: object, module: nn.Module, context: Context, *, stage: str) -
     for value in module.state_dict().values():
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return ResumeFile(path=context.folder / f"{stage}-{digest.hexdigest()[:16]}.pt", go_on=True, needed=False)
+
+
+def check_training(step: object) -> None:
+    """Refuse what the training of ``step`` would refuse on this machine, before the steps in front of it take hours."""
+    if isinstance(step, LoopSettings):
+        objective = getattr(step, "objective", None)
+        TrainSettings.of(step, build_objective(objective) if objective else Standard(), seed=0).resolved()
 
 
 def train_stage(
