@@ -114,6 +114,19 @@ def test_the_least_scores_go_in_either_scope():
     assert choose([wide, narrow], scores, 1.0, "local", Widths(round_to=2, min_channels=2))["a"] == {1, 2}
 
 
+def test_equal_scores_go_in_turns():
+    """As those of BatchNorm gains that nobody trained; one layer is not emptied before the next."""
+    alike = [
+        Coupling(name=name, channels=4, members=(), sets=tuple((channel,) for channel in range(4))) for name in "ab"
+    ]
+    free = Widths(round_to=1, min_channels=1)
+    scores = {"a": torch.ones(4), "b": torch.ones(4)}
+    assert choose(alike, scores, 0.5, "global", free) == {"a": frozenset({0, 1}), "b": frozenset({0, 1})}
+    assert choose(alike, scores, 1.0, "global", free) == {"a": frozenset({0, 1, 2}), "b": frozenset({0, 1, 2})}
+    scores = {"a": torch.tensor([0.0, 1, 1, 1]), "b": torch.ones(4)}
+    assert choose(alike, scores, 0.25, "global", free) == {"a": frozenset({0}), "b": frozenset({0})}
+
+
 def test_channels_of_grouped_convolutions_go_together():
     coupling = Coupling(name="a", channels=4, members=(), sets=((0, 2), (1, 3)))
     scores = {"a": torch.tensor([0.0, 2.0, 3.0, 2.5])}  # 1.5 and 2.25 on average

@@ -65,5 +65,7 @@ def test_a_shorter_network_comes_back_from_disk(network, context, images, tmp_pa
 def test_more_blocks_than_there_are_cannot_go(network, context):
     with pytest.raises(OptionError, match="7 blocks have an identity shortcut, blocks=8 cannot go"):
         STEPS.build("prune.layers:blocks=8")(network("resnet20"), context)
+    with pytest.raises(OptionError, match=r"no block .* has an identity shortcut; prune channels with prune.depgraph"):
+        STEPS.build("prune.layers")(network("vgg16-bn"), context)
     with pytest.raises(OptionError, match="blocks and images are 1 or more"):
         STEPS.build("prune.layers:blocks=0")

@@ -35,6 +35,11 @@ def test_the_penalty_is_the_sum_of_absolute_scales():
     assert sparse.eps == 0
 
 
+def test_scales_behind_linear_layers_and_sequences_count_too():
+    module = nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2), nn.BatchNorm1d(2, affine=False))
+    assert [id(scale) for scale in bn_scales(module)] == [id(module[1].weight)]
+
+
 def test_sparsity_training_shrinks_scales_and_the_smallest_go(context):
     module = build_architecture("vgg16-bn", classes=10, input=CIFAR)
     with torch.no_grad():

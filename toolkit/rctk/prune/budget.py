@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rctk.models.resize import depthwise
 from rctk.models.selection import Selection
+from rctk.prune.cost import cost
 from rctk.prune.coupling import Coupling, Member
 from rctk.prune.surgery import Removed
 from rctk_export.input_spec import InputSpec
@@ -66,12 +67,12 @@ def choose(
         coupling.name: scores[coupling.name].detach().cpu()[torch.tensor(coupling.sets)].mean(dim=1)
         for coupling in couplings
     }
-    threshold = _threshold(couplings, by_set, share) if scope == "global" else None
+    lost = _lowest(by_set, couplings, share) if scope == "global" else None
     removed = {}
     for coupling in couplings:
         values = by_set[coupling.name]
         together = len(coupling.sets[0])
-        kept = len(values) - int(share * len(values)) if threshold is None else int((values >= threshold).sum())
+        kept = len(values) - (int(share * len(values)) if lost is None else lost[coupling.name])
         width = widths.allowed(kept * together, coupling.channels, together)
         order = torch.argsort(values, stable=True).tolist()
         gone = order[: (coupling.channels - width) // together]
@@ -79,11 +80,24 @@ def choose(
     return removed
 
 
-def _threshold(couplings: Sequence[Coupling], by_set: Mapping[str, Tensor], share: float) -> float:
-    """Return the score below which ``share`` of all channels lie."""
-    every = torch.cat([by_set[each.name].repeat_interleave(len(each.sets[0])) for each in couplings])
-    ordered = every.sort().values
-    return float(ordered[min(int(share * len(ordered)), len(ordered) - 1)])
+def _lowest(by_set: Mapping[str, Tensor], couplings: Sequence[Coupling], share: float) -> dict[str, int]:
+    """Return of each coupling how many sets are among the ``share`` of all channels with the least scores.
+
+    Equal scores go in turns, so that every coupling loses the same share of them.
+    """
+    ranked = []
+    for coupling in couplings:
+        values = by_set[coupling.name].sort().values.tolist()
+        ranked += [(value, (place + 1) / len(values), coupling) for place, value in enumerate(values)]
+    ranked.sort(key=lambda each: each[:2])
+    left = int(share * sum(coupling.channels for coupling in couplings))
+    lost = dict.fromkeys(by_set, 0)
+    for _, _, coupling in ranked:
+        left -= len(coupling.sets[0])
+        if left < 0:
+            break
+        lost[coupling.name] += 1
+    return lost
 
 
 def least(
@@ -126,15 +140,19 @@ class Estimate:
         for coupling in couplings:
             for member in coupling.members:
                 self._members.setdefault((member.layer, member.side), []).append((coupling.name, member))
+        counted = cost(module, spec)  # also what is no layer here: attention, transposed and functional convolutions
+        self._other_params = self._other_macs = 0
+        self._other_params, self._other_macs = counted.parameters - self.params({}), counted.macs - self.macs({})
 
     def params(self, removed: Removed) -> int:
         """Return the parameters that stay."""
         trained = (name for name, layer in self._layers.items() if not isinstance(layer, Selection))
-        return sum(self._parts(name, removed)[0] for name in trained)
+        return self._other_params + sum(self._parts(name, removed)[0] for name in trained)
 
     def macs(self, removed: Removed) -> int:
         """Return the multiplications for one image."""
-        return sum(self._parts(name, removed)[1] * self._positions.get(name, 1) for name in self._layers)
+        parts = (self._parts(name, removed)[1] * self._positions.get(name, 0) for name in self._layers)
+        return self._other_macs + sum(parts)
 
     def channels(self, removed: Removed) -> int:
         """Return the channels that stay in all couplings."""
@@ -152,6 +170,8 @@ class Estimate:
             weights = outputs * inputs * layer.weight[0, 0].numel()
             return weights + (0 if layer.bias is None else outputs), weights
         values = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
+        if not lost:
+            return values, 0
         width = max(len(parameter) for parameter in layer.parameters(recurse=False))
         return values - lost * (values // width), 0
 
@@ -168,15 +188,16 @@ def _counted(layer: nn.Module) -> bool:
 
 
 def _output_positions(module: nn.Module, layers: Mapping[str, nn.Module], spec: InputSpec) -> dict[str, int]:
-    """Return for each layer at how many positions of one image it is computed."""
+    """Return for each layer that multiplies at how many positions of one image it is computed, in all its calls."""
     found: dict[str, int] = {}
     handles = []
     for name, layer in layers.items():
 
-        def look(_: nn.Module, __: object, out: Tensor, name: str = name) -> None:
-            found[name] = out[0].numel() // out.shape[1] if out.ndim > 2 else 1
+        def look(layer: nn.Module, _: object, out: Tensor, name: str = name) -> None:
+            found[name] = found.get(name, 0) + out[0].numel() // len(layer.weight)  # type: ignore[arg-type]
 
-        handles.append(layer.register_forward_hook(look))
+        if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+            handles.append(layer.register_forward_hook(look))
     modes = [(child, child.training) for child in module.modules()]
     try:
         with torch.no_grad():

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from rctk.models.resize import RESIZABLE, depthwise
 from rctk_export.input_spec import InputSpec
 from rctk_kernels.errors import ModelError
 
 Side = Literal["out", "in", "both"]
+SLACK = 4
+"""Positions that channels may seem to have anywhere, in units of the widest side of a layer; more are misread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,23 +85,66 @@ def find_couplings(module: nn.Module, spec: InputSpec) -> Couplings:
     """
     names = {layer: name for name, layer in module.named_modules()}
     free, whole = [], {}
-    try:
+    with _bounded(SLACK * _widest(module)):
         graph = _graph(module, spec)
         ends = {id(node.module) for node in graph.module2node.values() if not node.outputs}
-        groups = list(graph.get_all_groups(root_module_types=(nn.Conv1d, nn.Conv2d, nn.Linear)))
-    except Exception as error:  # tracing runs the module and meets whatever it does
-        raise ModelError(
-            f"Torch-Pruning cannot follow the channels of this module ({type(error).__name__}: {error}); give "
-            "reshapes, slices and padding of channels submodules of their own, or prune another way"
-        ) from error
-    for group in groups:
-        name = names[group[0].dep.target.module]
-        found = _coupling(name, group, names, ends)
-        if isinstance(found, Coupling):
-            free.append(found)
-        else:
-            whole[name] = found
+        for name, group in _groups(graph, names):
+            found = group if isinstance(group, str) else _coupling(name, group, names, ends)
+            if isinstance(found, Coupling):
+                free.append(found)
+            else:
+                whole[name] = found
     return Couplings(tuple(free), whole)
+
+
+def _groups(graph: Any, names: dict[nn.Module, str]) -> Iterator[tuple[str, Any | str]]:
+    """Yield Torch-Pruning's group of every layer whose outputs are in none before, or why there is none."""
+    seen: set[nn.Module] = set()
+    for layer in list(graph.module2node):
+        if not isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear)) or layer in seen:
+            continue
+        pruner = graph.get_pruner_of_module(layer)
+        try:
+            group = graph.get_pruning_group(layer, pruner.prune_out_channels, list(range(len(layer.weight))))
+        except Exception as error:  # noqa: BLE001  # it walks over whatever graph the module has
+            yield names[layer], f"Torch-Pruning cannot follow its channels ({type(error).__name__}: {error})"
+            continue
+        seen |= {item.dep.target.module for item in group if graph.is_out_channel_pruning_fn(item.dep.handler)}
+        yield names[layer], group
+
+
+def _widest(module: nn.Module) -> int:
+    layers = (layer for layer in module.modules() if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear)))
+    return max(
+        (max(layer.weight.shape[0], layer.weight.shape[1] * getattr(layer, "groups", 1)) for layer in layers), default=1
+    )
+
+
+@contextmanager
+def _bounded(most: int) -> Iterator[None]:
+    """Make Torch-Pruning 1.6 stop where it would follow channels for ever, and pass over reshapes that it misreads.
+
+    It counts the channels of a flattened map anew each time that it comes back to one, and divides by zero at the
+    reshapes of a channel shuffle. Couplings on such a way do not survive :func:`rctk.prune.trial.understood`.
+    """
+    from torch_pruning.dependency import group, index_mapping  # noqa: PLC0415
+
+    add, reshape = group.Group.add_dep, index_mapping.update_reshape_index_mapping
+
+    def checked(self: Any, dep: Any, idxs: Any) -> None:
+        if len(idxs) > most:
+            raise ModelError(f"one group has more than {most:,} positions")
+        add(self, dep, idxs)
+
+    def passing(graph: Any, node: Any) -> None:
+        with suppress(ZeroDivisionError):
+            reshape(graph, node)
+
+    group.Group.add_dep, index_mapping.update_reshape_index_mapping = checked, passing
+    try:
+        yield
+    finally:
+        group.Group.add_dep, index_mapping.update_reshape_index_mapping = add, reshape
 
 
 def _graph(module: nn.Module, spec: InputSpec) -> Any:
@@ -114,6 +161,11 @@ def _graph(module: nn.Module, spec: InputSpec) -> Any:
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return graph.build_dependency(module, example_inputs=example, verbose=False)
+    except Exception as error:  # tracing runs the module and meets whatever it does
+        raise ModelError(
+            f"Torch-Pruning cannot follow the channels of this module ({type(error).__name__}: {error}); prune with "
+            "prune.nm24 or prune.layers"
+        ) from error
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)
@@ -146,17 +198,18 @@ def _coupling(name: str, group: Any, names: dict[nn.Module, str], ends: set[int]
     if sets is None:
         return "its grouped convolutions do not share their groups"
     if len(sets) < 2:
-        return "its grouped convolutions leave nothing to choose"
+        return "its grouped convolutions leave nothing to choose" if channels > 1 else "there is one alone"
     return Coupling(name=name, channels=channels, members=tuple(members), sets=sets)
 
 
 def _sized(layer: nn.Module) -> bool:
-    return any(True for _ in layer.parameters(recurse=False)) or isinstance(
-        layer, (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm2d)
-    )
+    own = any(True for _ in layer.parameters(recurse=False)) or is_parametrized(layer)
+    return own or isinstance(layer, (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm2d))
 
 
 def _supported(layer: nn.Module) -> bool:
+    if is_parametrized(layer):
+        return False  # its weight is computed from others, as by weight_norm
     if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
         return layer.track_running_stats
     if isinstance(layer, (nn.Conv1d, nn.Conv2d)) and layer.groups == layer.out_channels > 1:

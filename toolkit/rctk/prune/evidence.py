@@ -143,14 +143,20 @@ class Evidence:
             for handle in handles:
                 handle.remove()
         for member in members:
-            yield _as_maps(seen[member.layer], member)
+            yield _as_maps(seen[member.layer], member, tokens=isinstance(self._layer(member), nn.Linear))
 
 
-def _as_maps(values: Tensor, member: Member) -> Tensor:
-    """Return ``(N, C, H, W)`` of what a layer read, whether that was images or a vector made by flattening them."""
+def _as_maps(values: Tensor, member: Member, *, tokens: bool) -> Tensor:
+    """Return ``(N, C, H, W)`` of what a layer read: a map, a vector made by flattening one, a sequence, or tokens.
+
+    Tokens ``(N, *T, C)``, and vectors as a single one, have their channels last. Values whose plane is not known make a
+    square where their number allows it, and a row otherwise.
+    """
     places = torch.tensor(member.positions, device=values.device)
-    if values.ndim == 4:
-        return values[:, places[:, 0]]
-    side = math.isqrt(places.shape[1])
-    sizes = (side, side) if side * side == places.shape[1] else (1, places.shape[1])
-    return values[:, places].reshape(len(values), len(places), *sizes)
+    ordered = values.movedim(-1, 1) if tokens else values
+    if ordered.ndim == 4:
+        return ordered[:, places[:, 0]]
+    found = ordered[:, places].flatten(2)
+    side = math.isqrt(found.shape[2])
+    sizes = (side, side) if side * side == found.shape[2] else (1, found.shape[2])
+    return found.reshape(*found.shape[:2], *sizes)

@@ -56,6 +56,8 @@ class Layers:
         """Return ``module`` with fewer blocks, in evaluation mode; it is changed in place."""
         module.eval()
         names = removable_blocks(module, context.input)
+        if not names:
+            raise OptionError("no block of this network has an identity shortcut; prune channels with prune.depgraph")
         if len(names) < self.blocks:
             raise OptionError(
                 f"{len(names)} blocks have an identity shortcut, blocks={self.blocks} cannot go; ask for less"

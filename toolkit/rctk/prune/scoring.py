@@ -12,6 +12,7 @@ from rctk.prune import CRITERIA
 from rctk.prune.coupling import Coupling, find_couplings
 from rctk.prune.criterion import Criterion
 from rctk.prune.evidence import Evidence
+from rctk.prune.trial import understood
 from rctk_export.registry import unknown
 from rctk_kernels.errors import OptionError
 
@@ -57,13 +58,15 @@ class Scoring:
         criterion = read_criterion(self.criterion)
         free, whole = find_couplings(module, context.input)
         whole |= self._skipped(module, free)
+        free, misread = understood(module, [each for each in free if each.name not in whole], context.input)
+        whole |= misread
         evidence = Evidence(module, context.train.sample(self.images, context.seed), context.input)
         scores: dict[str, Tensor] = {}
         with context.progress.stage(f"score channels by {self.criterion}", len(free)) as step:
             for coupling in free:
-                group = evidence.group(coupling, criterion.need) if coupling.name not in whole else None
+                group = evidence.group(coupling, criterion.need)
                 if group is None:
-                    whole.setdefault(coupling.name, f"{self.criterion} finds no {criterion.need} there")
+                    whole[coupling.name] = f"{self.criterion} finds no {criterion.need} there"
                 else:
                     score = criterion(group).cpu()
                     scale = score.mean().clamp_min(1e-30) if self.normalise == "mean" else 1

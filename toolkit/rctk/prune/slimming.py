@@ -42,7 +42,8 @@ class SparseScales:
 
 def bn_scales(module: nn.Module) -> list[nn.Parameter]:
     """Return the scales of all BatchNorms."""
-    return [layer.weight for layer in module.modules() if isinstance(layer, nn.BatchNorm2d) and layer.affine]
+    norms = (layer for layer in module.modules() if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)))
+    return [layer.weight for layer in norms if layer.affine]
 
 
 @dataclass(frozen=True, kw_only=True)

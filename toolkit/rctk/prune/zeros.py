@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from rctk.models.selection import Selection
 
@@ -43,11 +44,15 @@ def fits_two_of_four(weight: Tensor) -> bool:
 
 
 def prunable(module: nn.Module) -> Iterator[tuple[str, nn.Conv2d | nn.Linear]]:
-    """Yield the layers that sparse tensor cores take: a multiple of four input channels for each group."""
+    """Yield the layers that sparse tensor cores take: a multiple of four input channels for each group.
+
+    A weight that is computed from others, as by ``weight_norm``, would not keep its zeros and is left out.
+    """
     for name, layer in module.named_modules():
         if (
             isinstance(layer, (nn.Conv2d, nn.Linear))
             and not isinstance(layer, Selection)
+            and not is_parametrized(layer)
             and not layer.weight.shape[1] % 4
         ):
             yield name, layer
