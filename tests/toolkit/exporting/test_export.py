@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rctk.exporting.agreement import Agreement
-from rctk.exporting.export import ExportSettings, draw, export_int8
+from rctk.exporting.export import ExportSettings, draw, export_draft, export_int8, first_draft
 from rctk.exporting.float_model import FloatModel, read_float_model
 from rctk.progress import Silent
 from rctk_export.bundle import read_bundle
@@ -112,6 +112,7 @@ def test_the_manifest_says_how_often_engine_and_twin_agree(bundle):
         agreement = file.facts["agreement"]
         assert agreement["samples"] == 64
         assert agreement["clean"] >= 0.985
+        assert agreement["parent"] >= 0.95
         assert 0 <= agreement["flip_rate"] < 0.05
         assert file.facts["int8_layers"] == ["stem", "conv", "fc"]
         assert file.facts["kept_float"] == []
@@ -133,6 +134,15 @@ def test_agreement_below_the_threshold_stops_the_export_and_leaves_nothing(
     export_int8(float_model, digits_train, out, replace(SETTINGS, allow_mismatch=True), progress=seen)
     assert read_bundle(out).files[1].facts["agreement"]["clean"] == 0.9
     assert len(seen.notes) == 3
+
+
+def test_a_file_that_is_not_its_parent_any_more_is_told_though_its_twin_agrees(float_model, digits_train, tmp_path):
+    draft = first_draft(float_model, SETTINGS).with_formats(weight_bits=2, activation_bits=2)
+    seen = Silent()
+    bundle = export_draft(draft, float_model, digits_train, tmp_path / "b", SETTINGS, progress=seen)
+    agreement = bundle.file("int8", "cpu").facts["agreement"]
+    assert agreement["parent"] < 0.9 < 0.985 <= agreement["clean"]
+    assert f"int8 file for cpu: {agreement['parent']:.1%} of 64 clean images keep the class" in " ".join(seen.notes)
 
 
 def test_calibration_and_check_images_are_disjoint(digits_train):

@@ -178,6 +178,7 @@ def _file_values(bundle: Bundle, role: str, target: str) -> dict[str, object]:
         "role": file.role,
         "target": file.target,
         "size_bytes": file.size_bytes,
+        "agreement_float": agreement.get("parent"),
         "agreement_clean": agreement.get("clean"),
         "agreement_adversarial": agreement.get("adversarial"),
         "flip_rate": agreement.get("flip_rate"),
@@ -195,11 +196,21 @@ def _show(bundle: Bundle) -> None:
                 size(file.size_bytes),
                 len(file.facts["int8_layers"]) if "int8_layers" in file.facts else "-",
                 ", ".join(f"{k['name']} ({k['op']})" for k in kept) or "-",
+                share(agreement.get("parent")),
                 share(agreement.get("clean")),
                 share(agreement.get("adversarial")),
                 "-" if "flip_rate" not in agreement else f"{agreement['flip_rate']:.2%}",
             )
         )
-    columns = ("file", "size", "int8 layers", "kept float", "twin agrees, clean", "adversarial", "codes flipped")
+    columns = (
+        "file",
+        "size",
+        "int8 layers",
+        "kept float",
+        "as float",
+        "twin agrees, clean",
+        "adversarial",
+        "codes flipped",
+    )
     table(f"bundle {bundle.path}", columns, rows)
     print(f"next: rctk compare {bundle.path} --data SET:test --eps 8/255")

@@ -24,7 +24,7 @@ FORMAT = ("arithmetic", "reason", "weight_scales", "input_scale")
 """What float graphs have nothing to say about."""
 FILE_COLUMNS = (
     *("file", "size", "int8 / layers", "float when optimised", "parameters", "MACs"),
-    *("twin agrees, clean", "adversarial", "SHA-256"),
+    *("as float", "twin agrees, clean", "adversarial", "SHA-256"),
 )
 
 
@@ -130,7 +130,7 @@ def _file(file: FileRow) -> tuple[str, ...]:
     counts = "-" if graph is None else f"{graph.integer_layers} / {len(graph.layers)}"
     floats = "-" if graph is None or graph.runs_in_float is None else str(len(graph.runs_in_float))
     macs = "-" if graph is None or graph.macs is None else f"{graph.macs:,}"
-    agrees = (share(agreement.get("clean")), share(agreement.get("adversarial")))
+    agrees = (share(agreement.get(name)) for name in ("parent", "clean", "adversarial"))
     parameters = "-" if graph is None else f"{graph.parameters:,}"
     role = f"{file.role} {file.target}".strip()
     return role, size(file.size_bytes), counts, floats, parameters, macs, *agrees, file.sha256[:12]

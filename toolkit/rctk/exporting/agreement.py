@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from onnx import TensorProto, helper
@@ -22,6 +23,7 @@ from rctk_export.onnx_module import OnnxModule
 
 OPENVINO = "openvino"
 """Engine and target of the same name."""
+Classes = npt.NDArray[np.int64]
 BATCH = 32
 FLIP_IMAGES = 64
 
@@ -39,6 +41,7 @@ class Agreement:
         flip_rate: Share of activation codes on which ONNX Runtime and the twin differ, over ``flip_samples`` clean
             images.
         flip_samples: Images behind ``flip_rate``.
+        parent: Share of the clean images that the engine puts in the class of the float parent; None without one.
     """
 
     engine: str
@@ -48,6 +51,7 @@ class Agreement:
     eps: float
     flip_rate: float
     flip_samples: int
+    parent: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -66,7 +70,22 @@ def adversarial_images(twin: OnnxModule, images: FloatNCHW, eps: float, seed: in
     return np.concatenate(made).astype(np.float32)
 
 
-def measure_agreement(source: Source, images: FloatNCHW, eps: float, *, optimize: bool, seed: int) -> Agreement:
+def classes_of(module: OnnxModule, images: FloatNCHW) -> Classes:
+    """Return the class that a graph gives every image, ``(N,)``."""
+    with torch.inference_mode():
+        starts = range(0, len(images), BATCH)
+        return np.concatenate([module(torch.from_numpy(images[i : i + BATCH])).argmax(1).numpy() for i in starts])
+
+
+def measure_agreement(  # three of them are keywords of one call
+    source: Source,
+    images: FloatNCHW,
+    eps: float,
+    *,
+    optimize: bool,
+    seed: int,
+    parent: Classes | None = None,
+) -> Agreement:
     """Compare an engine on an int8 file with the file's own twin.
 
     Args:
@@ -76,13 +95,15 @@ def measure_agreement(source: Source, images: FloatNCHW, eps: float, *, optimize
         eps: Budget of the adversarial images.
         optimize: Let ONNX Runtime optimise the graph, as a deployment would.
         seed: Of the attack's random start.
+        parent: Classes that the float parent gives the clean images, ``(N,)``.
     """
     twin = OnnxModule(source.path)
     attacked = adversarial_images(twin, images, eps, seed)
     name, settings = _engine(source.target, optimize=optimize)
     with settings.open(source) as engine:
-        clean = _same_class(engine, twin, images)
-        adversarial = _same_class(engine, twin, attacked)
+        found = _asked(engine, images)
+        clean = float((found == classes_of(twin, images)).mean())
+        adversarial = float((_asked(engine, attacked) == classes_of(twin, attacked)).mean())
     some = images[:FLIP_IMAGES]
     return Agreement(
         engine=name,
@@ -92,6 +113,7 @@ def measure_agreement(source: Source, images: FloatNCHW, eps: float, *, optimize
         eps=eps,
         flip_rate=flip_rate(source, twin, some, optimize=optimize),
         flip_samples=len(some),
+        parent=None if parent is None else float((found == parent).mean()),
     )
 
 
@@ -101,13 +123,9 @@ def _engine(target: str, *, optimize: bool) -> tuple[str, EngineSettings]:
     return "onnxruntime" if optimize else "onnxruntime, graph not optimised", OnnxRuntime(optimize=optimize)
 
 
-def _same_class(engine: Engine, twin: OnnxModule, images: FloatNCHW) -> float:
-    same = 0
-    with torch.inference_mode():
-        for start in range(0, len(images), BATCH):
-            batch = images[start : start + BATCH]
-            same += int((engine.predict(batch).argmax(1) == twin(torch.from_numpy(batch)).numpy().argmax(1)).sum())
-    return same / len(images)
+def _asked(engine: Engine, images: FloatNCHW) -> Classes:
+    batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+    return np.concatenate([engine.predict(batch).argmax(1) for batch in batches])
 
 
 def flip_rate(source: Source, twin: OnnxModule, images: FloatNCHW, *, optimize: bool) -> float:

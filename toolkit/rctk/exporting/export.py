@@ -12,7 +12,7 @@ import onnx
 
 from rctk.compress.step import Draft
 from rctk.data.split import Split
-from rctk.exporting.agreement import Agreement, measure_agreement
+from rctk.exporting.agreement import Agreement, Classes, classes_of, measure_agreement
 from rctk.exporting.evaluation_file import Scores, measure_scores
 from rctk.exporting.files import MIRROR, Quantized, int8_files
 from rctk.exporting.float_model import FloatModel
@@ -28,11 +28,14 @@ from rctk_export.bundle_writer import BundleWriter
 from rctk_export.engine import Source
 from rctk_export.input_spec import InputSpec
 from rctk_export.onnx_files import serialize
+from rctk_export.onnx_module import OnnxModule
 from rctk_export.quantize import PLANNERS
 from rctk_export.quantize.formats import Formats
 from rctk_export.registry import unknown
 from rctk_kernels.errors import DataError, MismatchError, OptionError
 
+USUAL = 0.9
+"""Share of images that keep their class in 8 bits, less a good deal; below it something is worth a look."""
 DROP_SAMPLES = 512
 """Images on which ``max_drop`` is measured, besides those of calibration."""
 
@@ -156,9 +159,10 @@ def export_draft(  # noqa: PLR0913  # a draft, its parent, and what export_int8 
     with BundleWriter(out, force=force) as writer:
         quantized = int8_files(draft, settings.targets, drawn, progress, seed=settings.seed)
         writer.add("float", "", serialize(source.model))
+        parent = classes_of(OnnxModule(source.model), check.images)
         with tempfile.TemporaryDirectory(prefix="rctk-") as folder, progress.stage("check", len(quantized)) as step:
             for item in quantized:
-                agreement = _checked(item, source, check, settings, Path(folder), progress)
+                agreement = _checked(item, source, check, settings, Path(folder), progress, parent=parent)
                 scores = _scores(item, source, check, Path(folder), progress)
                 found = {"agreement": agreement.as_dict(), "score_resolution": scores.resolution}
                 writer.add("int8", item.target, serialize(item.model), {**item.facts, **found})
@@ -212,8 +216,15 @@ def quantize(
     return int8_files(first_draft(source, settings), settings.targets, calibration, progress, seed=settings.seed)
 
 
-def _checked(  # one check needs the file, its images and where to put it
-    item: Quantized, source: FloatModel, check: Split, settings: ExportSettings, folder: Path, progress: Progress
+def _checked(  # noqa: PLR0913  # one check needs the file, its images and where to put it
+    item: Quantized,
+    source: FloatModel,
+    check: Split,
+    settings: ExportSettings,
+    folder: Path,
+    progress: Progress,
+    *,
+    parent: Classes,
 ) -> Agreement:
     path = folder / f"{item.target}.onnx"
     path.write_bytes(serialize(item.model))
@@ -223,7 +234,13 @@ def _checked(  # one check needs the file, its images and where to put it
         settings.check_eps,
         optimize=item.target != "tensorrt",  # int8 activations: the optimiser leaves that file half float on x86
         seed=settings.seed,
+        parent=parent,
     )
+    if found.parent is not None and found.parent < USUAL:
+        progress.note(
+            f"int8 file for {item.target}: {found.parent:.1%} of {found.samples} clean images keep the class that the "
+            "float model gives them; `rctk inspect --sensitivity` finds the layers, --max-drop 0.01 keeps them float"
+        )
     if found.clean < settings.min_agreement:
         text = (
             f"int8 file for {item.target}: {found.engine} and the twin agree on {found.clean:.1%} of {found.samples} "

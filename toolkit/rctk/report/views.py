@@ -168,13 +168,14 @@ VIEWS = (
     View(
         "export",
         "Exported files",
-        "Agreement is the share of images on which the int8 file and its twin name the same class.",
+        "Agreement is the share of images on which the int8 file and its twin name the same class; as float: the float parent.",
         _files,
         (
             of_subject("name", "model"),
             Column("file", lambda _, part: file_name(part), right=False),
             value("size", "size_bytes", size),
             value("images", "samples", number),
+            value("as float", "agreement_float", percent),
             value("agrees, clean", "agreement_clean", percent),
             value("agrees, adversarial", "agreement_adversarial", percent),
             value("codes flipped", "flip_rate", lambda value: number(value, "{:.2%}")),
