@@ -11,7 +11,9 @@ from rctk_export.quantize.formats import Steps
 
 Array = npt.NDArray[Any]
 MIN_SCALE = 1e-6
-"""ONNX Runtime drops the bias of an all-zero channel whose scale is 1e-12 or less; TensorRT refuses scale 0."""
+"""Of what is all zero: ONNX Runtime drops the bias of such a channel below 1e-12, and TensorRT refuses scale 0."""
+TINY_SCALE = 1e-12
+"""Of anything else; float32 multiplies two of them without underflow."""
 BIAS_LIMIT = 2**30
 """Largest integer bias; leaves a bit of headroom for the sums it is added to."""
 
@@ -34,6 +36,17 @@ class Grid(NamedTuple):
         return (self.low - zero) * self.scale, (self.high - zero) * self.scale
 
 
+def usable(scales: Array) -> npt.NDArray[np.float32]:
+    """Return scales that engines take: those of zeros become ``MIN_SCALE``, tiny ones stay as they are.
+
+    Example:
+        >>> usable(np.array([0.0, 1e-9, 0.5]))
+        array([1.e-06, 1.e-09, 5.e-01], dtype=float32)
+    """
+    floored = np.where(scales > 0, np.maximum(scales, TINY_SCALE), MIN_SCALE)
+    return np.asarray(floored, dtype=np.float32)
+
+
 def signed_grid(low: float, high: float, bits: int = 8) -> Grid:
     """Return the int8 grid with zero point 0 that reaches the larger end of ``[low, high]``.
 
@@ -47,8 +60,8 @@ def signed_grid(low: float, high: float, bits: int = 8) -> Grid:
         15
     """
     first, last = (0, 2**bits - 1) if low >= 0 and bits < 8 else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    scale = np.float32(max(abs(low), abs(high)) / last)
-    return Grid(np.maximum(scale, np.float32(MIN_SCALE)), np.zeros((), dtype=np.int8), first, last)
+    scale = usable(np.asarray(max(abs(low), abs(high)) / last))
+    return Grid(np.float32(scale), np.zeros((), dtype=np.int8), first, last)
 
 
 def unsigned_grid(low: float, high: float, bits: int = 8) -> Grid:
@@ -59,7 +72,7 @@ def unsigned_grid(low: float, high: float, bits: int = 8) -> Grid:
         array(100, dtype=uint8)
     """
     low, high, last = min(low, 0.0), max(high, 0.0), 2**bits - 1
-    scale = max(np.float32((high - low) / last), np.float32(MIN_SCALE))
+    scale = usable(np.asarray((high - low) / last))
     zero = np.clip(np.rint(-low / float(scale)), 0, last)
     return Grid(np.float32(scale), np.asarray(zero, dtype=np.uint8), 0, last)
 
@@ -76,12 +89,11 @@ def given_grid(steps: Steps, *, signed: bool) -> Grid | None:
 def weight_scales(weight: Array, axis: int = 0, bits: int = 8, *, per_channel: bool = True) -> npt.NDArray[np.float32]:
     """Return one symmetric scale per output channel, ``(O,)``, or one for all, ``()``.
 
-    A scale is the largest magnitude over the last code, ``2**(bits - 1) - 1``, and at least ``MIN_SCALE``.
+    A scale is the largest magnitude over the last code, ``2**(bits - 1) - 1``; see :func:`usable`.
     """
     rest = tuple(i for i in range(weight.ndim) if i != axis or not per_channel)
     largest = np.abs(weight.astype(np.float64)).max(axis=rest)
-    scales = np.asarray(largest / (2 ** (bits - 1) - 1)).astype(np.float32)
-    return np.asarray(np.maximum(scales, np.float32(MIN_SCALE)), dtype=np.float32)
+    return usable(np.asarray(largest / (2 ** (bits - 1) - 1)))
 
 
 def shaped(scales: npt.NDArray[np.float32], ndim: int, axis: int = 0) -> npt.NDArray[np.float32]:

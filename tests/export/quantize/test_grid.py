@@ -21,6 +21,15 @@ from rctk_export.quantize.grid import (
 REALS = st.floats(-1e4, 1e4, allow_nan=False)
 
 
+def test_tiny_values_keep_all_their_codes():
+    weight = np.array([[1e-9, -4e-10], [0.0, 0.0]], np.float32)
+    scales = weight_scales(weight)
+    assert scales[0] == pytest.approx(1e-9 / 127)
+    assert weight_codes(weight, scales)[0].tolist() == [127, -51]  # 0.4 of 127 is 50.8
+    assert signed_grid(-1e-9, 1e-9).scale == pytest.approx(1e-9 / 127)
+    assert unsigned_grid(0.0, 1e-9).scale == pytest.approx(1e-9 / 255)
+
+
 def test_signed_grid_reaches_the_larger_end():
     grid = signed_grid(-2.54, 1.0)
     assert grid.scale == np.float32(0.02)

@@ -16,7 +16,7 @@ from rctk.compress.step import Context, Draft
 from rctk.quantize.layers import WeightLayer, draw
 from rctk.quantize.reconstruct import Target, Walk
 from rctk_export.quantize.formats import Formats, Weight
-from rctk_export.quantize.grid import MIN_SCALE, weight_scales
+from rctk_export.quantize.grid import usable, weight_scales
 from rctk_kernels.errors import OptionError
 
 Scales = npt.NDArray[np.float32]
@@ -69,7 +69,7 @@ def best_scales(largest: Scales, shares: npt.NDArray[np.float64], error: Callabl
         shares: Ascending; of equal errors the largest share wins.
         error: Scales of its shape to errors ``(O,)``.
     """
-    tried = [np.maximum(largest * np.float32(share), np.float32(MIN_SCALE)) for share in shares[::-1]]
+    tried = [usable(largest * np.float32(share)) for share in shares[::-1]]
     errors = torch.stack([error(torch.from_numpy(np.asarray(scales))) for scales in tried])
     if largest.ndim == 0:
         return np.asarray(tried[int(errors.sum(dim=1).argmin())], dtype=np.float32)

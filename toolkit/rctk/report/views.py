@@ -168,7 +168,7 @@ VIEWS = (
     View(
         "export",
         "Exported files",
-        "Agreement is the share of images on which the int8 file and its twin name the same class; as float: the float parent.",
+        "Agreement is the share of images on which the int8 file names the same class as its float parent, and as its twin.",
         _files,
         (
             of_subject("name", "model"),
