@@ -20,7 +20,16 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from rctk_export.bundle import file_sha256
 from rctk_kernels.errors import GraphError
 
-__all__ = ["all_graphs", "all_tensors", "file_sha256", "load_onnx", "parse_onnx", "save_onnx", "serialize", "uses_external_data"]
+__all__ = [
+    "all_graphs",
+    "all_tensors",
+    "file_sha256",
+    "load_onnx",
+    "parse_onnx",
+    "save_onnx",
+    "serialize",
+    "uses_external_data",
+]
 
 MAX_BYTES = 2**31 - 1
 """Largest model, external data included: what one protobuf message can hold, and so what can be written back."""

@@ -1,22 +1,25 @@
 """Function-preserving clean-up of a float classifier graph, so that planners meet few forms.
 
 Afterwards BatchNorm is folded wherever a neighbouring layer can take it, no Identity or Dropout is left, a mean over
-the image plane is a ``GlobalAveragePool``, linear layers are ``Gemm`` with ``transB=1``, padding by zeros and constant
-factors sit in their convolution, narrow strided shortcuts are convolutions, and every layer is named after its weight.
+the image plane is a ``GlobalAveragePool``, linear layers are ``Gemm`` with ``transB=1`` on rows, padding by zeros and
+constant factors sit in their convolution, narrow strided shortcuts are convolutions, average pools divide alike
+everywhere, and every layer is named after its weight.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper
 
+from rctk_export.copies import drop_copies, merge_reshapes
 from rctk_export.graph import Graph, attributes, set_attribute
+from rctk_export.pooling import uncount_overhang
 from rctk_export.scaling import drop_neutral, fold_scale
-from rctk_export.shapes import shapes
+from rctk_export.shapes import Shape, flattens, shapes
 from rctk_export.shortcut import convolve_shortcuts
 
 Array = npt.NDArray[Any]
@@ -28,14 +31,17 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     for rule in (
         drop_identities,
         drop_neutral,
+        drop_copies,
         matmul_to_gemm,
         transpose_gemm,
+        merge_reshapes,
         fold_pad,
         fold_batchnorm_back,
         fold_batchnorm_forward,
         fold_scale,
         convolve_shortcuts,
         mean_to_pool,
+        uncount_overhang,
         name_layers,
     ):
         rule(graph)
@@ -64,26 +70,65 @@ def drop_identities(graph: Graph) -> None:
 
 
 def matmul_to_gemm(graph: Graph) -> None:
-    """Turn ``MatMul`` of a 2-D tensor with a constant matrix, and the ``Add`` of a bias behind it, into ``Gemm``."""
+    """Turn ``MatMul`` with a constant matrix, and the ``Add`` of a bias behind it, into ``Gemm``.
+
+    What has more than two axes, such as tokens ``(N, T, I)``, becomes rows first and gets its shape back behind the
+    layer; at most one axis may be free.
+    """
     known = shapes(graph)
     for node in [n for n in graph.nodes if n.op_type == "MatMul"]:
-        weight = graph.constant(node, 1)
-        if weight is None or weight.ndim != 2 or len(known.get(node.input[0], ())) != 2:
+        weight, shape = graph.constant(node, 1), known.get(node.input[0], ())
+        free = sum(not isinstance(size, int) for size in shape[:-1])
+        if weight is None or weight.ndim != 2 or len(shape) < 2 or free > 1:
             continue
-        inputs = [node.input[0], graph.add_constant(f"{node.input[1]}.T", np.ascontiguousarray(weight.T))]
-        out = node.output[0]
-        readers = graph.readers(out)
-        if len(readers) == 1 and readers[0].node.op_type == "Add" and out not in graph.outputs:
+        linear = _Linear(node.input[1], np.ascontiguousarray(weight.T), None, node.output[0])
+        readers = graph.readers(linear.out)
+        if len(readers) == 1 and readers[0].node.op_type == "Add" and linear.out not in graph.outputs:
             add, at = readers[0]
             bias = graph.constant(add, 1 - at)
-            if bias is not None and bias.size in {1, weight.shape[1]} and bias.ndim <= 2:
-                full = np.broadcast_to(bias.reshape(-1), (weight.shape[1],))
-                inputs.append(graph.add_constant(f"{add.input[1 - at]}.bias", np.ascontiguousarray(full)))
-                out = add.output[0]
+            if bias is not None and bias.ndim <= len(shape) and _per_output(bias, weight.shape[1]):
+                full = np.ascontiguousarray(np.broadcast_to(bias.reshape(-1), (weight.shape[1],)))
+                linear = _Linear(_stem(linear.name, add.input[1 - at]), linear.weight, full, add.output[0])
                 graph.remove(add)
-        gemm = helper.make_node("Gemm", inputs, [out], name=node.name, transB=1)
-        graph.insert_before(node, [gemm])
+        _insert_gemm(graph, node, shape, linear)
         graph.remove(node)
+
+
+def _per_output(bias: Array, outputs: int) -> bool:
+    """Whether a constant adds one value to each of ``outputs``, or the same to all."""
+    return bias.size == 1 or (bias.size == outputs and bias.shape[-1] == outputs)
+
+
+class _Linear(NamedTuple):
+    """Name of a linear layer's weight, weight ``(O, I)``, bias ``(O,)``, and the tensor that it makes."""
+
+    name: str
+    weight: Array
+    bias: Array | None
+    out: str
+
+
+def _stem(weight: str, bias: str) -> str:
+    """Return the name of a layer's weight; the exporter loses it where it transposes, and keeps that of the bias."""
+    return bias.removesuffix(".bias") if bias.endswith(".bias") and not weight.endswith(".weight") else weight
+
+
+def _insert_gemm(graph: Graph, node: onnx.NodeProto, shape: Shape, layer: _Linear) -> None:
+    """Put the Gemm of ``layer`` in front of ``node``, which reads a tensor of ``shape``."""
+    source, made, flat = node.input[0], layer.out, len(shape) == 2
+    if not flat:
+        rows, made = graph.fresh(f"{layer.out}.rows"), graph.fresh(f"{layer.out}.flat")
+        size = graph.add_constant(f"{rows}.shape", np.array([-1, shape[-1]], dtype=np.int64))
+        graph.insert_before(node, [helper.make_node("Reshape", [source, size], [rows], name=rows)])
+        source = rows
+    inputs = [source, graph.add_constant(f"{layer.name}.T", layer.weight)]
+    if layer.bias is not None:
+        inputs.append(graph.add_constant(f"{layer.name}.bias", layer.bias))
+    graph.insert_before(node, [helper.make_node("Gemm", inputs, [made], name=node.name, transB=1)])
+    if not flat:
+        sizes = [size if isinstance(size, int) else -1 for size in shape[:-1]]
+        back = graph.add_constant(f"{made}.shape", np.array([*sizes, len(layer.weight)], dtype=np.int64))
+        graph.insert_before(node, [helper.make_node("Reshape", [made, back], [layer.out], name=layer.out)])
 
 
 def transpose_gemm(graph: Graph) -> None:
@@ -159,6 +204,7 @@ def fold_batchnorm_back(graph: Graph) -> None:
 
 def fold_batchnorm_forward(graph: Graph) -> None:
     """Multiply a BatchNorm into an unpadded convolution, or a linear layer behind a flatten, that alone reads it."""
+    known = shapes(graph)
     for node in [n for n in graph.nodes if n.op_type == "BatchNormalization"]:
         affine, readers = batchnorm_affine(graph, node), graph.readers(node.output[0])
         if affine is None or len(readers) != 1 or node.output[0] in graph.outputs:
@@ -167,6 +213,8 @@ def fold_batchnorm_forward(graph: Graph) -> None:
         if layer.op_type in {"Flatten", "Reshape"}:
             after = graph.readers(layer.output[0])
             if len(after) != 1 or after[0].node.op_type != "Gemm" or layer.output[0] in graph.outputs:
+                continue
+            if not flattens(graph, known, layer):
                 continue
             layer = after[0].node
         if layer.op_type not in {"Conv", "Gemm"} or not _foldable(graph, layer):

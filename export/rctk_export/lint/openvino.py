@@ -15,16 +15,18 @@ from rctk_export.lint.rule import Place, Rule
 from rctk_export.lint.view import View, label
 
 _ACTIVATIONS = {"Relu", "Clip"}
+_MOVES = {"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}
+_SUMS = {"ReduceMean", "ReduceSum"}
 _OTHERS = {"surrounded", "narrow-codes"}
 """Rules of ``cpu`` that do not hold here, or were measured with ONNX Runtime alone."""
 
 
 def surrounded(view: View) -> Iterator[Place]:
-    """A layer reads straight from DQ; a convolution is followed by Q, or by an add to something quantized."""
+    """A layer reads straight from DQ; a convolution is followed by Q, by an add to something quantized, or summed."""
     yield from cpu.read_from_dq(view)
     for layer in cpu.quantized_convolutions(view):
         problem = cpu.open_end(view, layer)
-        if problem and not _added(view, layer):
+        if problem and not _added(view, layer) and not _summed(view, layer):
             yield Place(label(layer), problem)
 
 
@@ -38,6 +40,14 @@ def _added(view: View, layer: NodeProto) -> bool:
     if user is None or user.op_type != "Add":
         return False
     return all(other == tensor or view.dequantizers(other) for other in user.input) and len({*user.input}) == 2
+
+
+def _summed(view: View, layer: NodeProto) -> bool:
+    """Return whether a mean or a sum alone reads the output of ``layer``, where OpenVINO misreads codes."""
+    user = view.only_user(layer.output[0])
+    while user is not None and user.op_type in _ACTIVATIONS | _MOVES:
+        user = view.only_user(user.output[0])
+    return user is not None and user.op_type in _SUMS
 
 
 def rounded_sum(view: View) -> Iterator[Place]:

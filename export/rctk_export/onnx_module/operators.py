@@ -7,13 +7,14 @@ from collections.abc import Callable
 from rctk_export.onnx_module.coded import coded
 from rctk_export.onnx_module.node import Node, Op
 from rctk_export.onnx_module.ops_conv import LAYERS
+from rctk_export.onnx_module.ops_gather import GATHERING
 from rctk_export.onnx_module.ops_math import MATH
 from rctk_export.onnx_module.ops_resample import RESAMPLING
 from rctk_export.onnx_module.ops_shape import SHAPES
 from rctk_export.onnx_module.quantized import QUANTIZED
 from rctk_kernels.errors import GraphError, UnsupportedOperatorError
 
-OPERATORS: dict[str, Callable[[Node], Op]] = {**MATH, **LAYERS, **SHAPES, **RESAMPLING, **QUANTIZED}
+OPERATORS: dict[str, Callable[[Node], Op]] = {**MATH, **LAYERS, **SHAPES, **GATHERING, **RESAMPLING, **QUANTIZED}
 """ai.onnx operator to the function that reads its attributes and returns a torch function."""
 
 MICROSOFT = {"QuantizeLinear", "DequantizeLinear", "Gelu"}

@@ -174,6 +174,20 @@ def where(_node: Node) -> Op:
     return run
 
 
+def square_root(x: Tensor) -> Tensor:
+    """Return the root; its gradient at 0 is 0, so that a deviation of equal values has one, as in PyTorch."""
+    if not x.requires_grad:
+        return torch.sqrt(x)
+    zero = x.detach() == 0
+    return torch.where(zero, x.detach(), torch.where(zero, torch.ones_like(x), x).sqrt())
+
+
+def einsum(node: Node) -> Op:
+    """Multiply and sum as the equation says."""
+    equation = str(node.get("equation", ""))
+    return lambda *values: torch.einsum(equation, *values)
+
+
 PLAIN: dict[str, Op] = {
     "Relu": F.relu,
     "Sigmoid": torch.sigmoid,
@@ -185,7 +199,7 @@ PLAIN: dict[str, Op] = {
     "Erf": torch.erf,
     "Exp": torch.exp,
     "Log": torch.log,
-    "Sqrt": torch.sqrt,
+    "Sqrt": square_root,
     "Abs": torch.abs,
     "Neg": torch.neg,
     "Sign": torch.sign,
@@ -239,4 +253,5 @@ MATH: dict[str, Callable[[Node], Op]] = {
     "ReduceL2": reduction(_norm(2)),
     "ReduceLogSumExp": reduction(torch.logsumexp),
     "Where": where,
+    "Einsum": einsum,
 }

@@ -129,7 +129,7 @@ def cut(node: Node) -> Op:
         index: list[slice] = [slice(None)] * x.ndim
         for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
             if step > 0:
-                index[axis] = slice(start, end, step)
+                index[axis] = slice(*slice(start, end, step).indices(x.shape[axis]))
             else:
                 order = range(*slice(start, end, step).indices(x.shape[axis]))
                 x = x.index_select(axis, torch.tensor(order, dtype=torch.int64, device=x.device))

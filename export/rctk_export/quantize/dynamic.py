@@ -7,7 +7,7 @@ images beside it; a twin sees the same batches and agrees.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import onnx
@@ -52,4 +52,13 @@ def write_dynamic(model: onnx.ModelProto, keep_float: Sequence[str] = ()) -> onn
     if not any(node.op_type in INTEGER for node in made.graph.node):
         raise OptionError("dynamic int8 finds no convolution or linear layer to quantize; keep fewer layers float")
     del made.metadata_props[:]
+    _name_layers(made, {node.name for node in model.graph.node})
     return made
+
+
+def _name_layers(made: onnx.ModelProto, layers: Collection[str]) -> None:
+    """Give integer products the names of the layers that they compute; the tool appends words to them."""
+    for node in made.graph.node:
+        if node.op_type in INTEGER:
+            name = node.name.removesuffix("_quant")
+            node.name = next((known for known in (name, name.removesuffix("_MatMul")) if known in layers), node.name)

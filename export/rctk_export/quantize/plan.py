@@ -121,12 +121,19 @@ def refused(graph: Graph, node: onnx.NodeProto, keep_float: Collection[str]) -> 
 def kept_float_nodes(graph: Graph, plan: Plan, reasons: Mapping[str, str]) -> list[KeptFloat]:
     """List every computing node that the plan leaves float, with the given or the general reason."""
     quantized = {layer.name for layer in plan.layers}
-    general = "no int8 form on this target"
     return [
-        KeptFloat(node.name, node.op_type, reasons.get(node.name, general))
+        KeptFloat(node.name, node.op_type, reasons.get(node.name) or _general_reason(graph, node))
         for node in graph.nodes
         if node.op_type in COMPUTING and node.name not in quantized
     ]
+
+
+def _general_reason(graph: Graph, node: onnx.NodeProto) -> str:
+    if node.op_type in {"MatMul", "Einsum"} and len(dynamic_inputs(graph, node)) > 1:
+        return "all its factors are computed at run time"
+    if node.op_type == "BatchNormalization":
+        return "no layer beside it can take it"
+    return "no int8 form on this target"
 
 
 def leader(graph: Graph, producers: Mapping[str, onnx.NodeProto], tensor: str) -> str:

@@ -129,3 +129,27 @@ def test_clip_bounds_may_be_computed(tools, agrees):
         helper.make_node("Clip", ["x", "mean"], ["y"]),
     ]
     agrees(tools.graph_of(nodes, {}, shape=(4, 5)), tools.images((4, 5)))
+
+
+def test_the_root_of_zero_has_the_gradient_zero(tools):
+    x = torch.tensor([[0.0, 4.0]], requires_grad=True)
+    y = OnnxModule(tools.one_node("Sqrt", shape=(2,)))(x)
+    y.sum().backward()
+    assert y.tolist() == [[0, 2]]
+    assert x.grad.tolist() == [[0, 0.25]]
+
+
+@pytest.mark.parametrize("equation", ["nchw,kc->nk", "nchw, kc -> nkhw", "n...,kc->n...k"])
+def test_sums_of_products_agree(tools, agrees, equation):
+    node = onnx.helper.make_node("Einsum", ["x", "w"], ["y"], equation=equation)
+    weight = np.random.default_rng(1).standard_normal((3, 4)).astype(F)
+    agrees(tools.graph_of([node], {"w": weight}, shape=(4, 5, 6)), tools.images((4, 5, 6)))
+
+
+def test_attention_written_as_sums_of_products_agrees(tools, agrees):
+    nodes = [
+        onnx.helper.make_node("Einsum", ["x", "x"], ["scores"], equation="bhid,bhjd->bhij"),
+        onnx.helper.make_node("Softmax", ["scores"], ["shares"]),
+        onnx.helper.make_node("Einsum", ["shares", "x"], ["y"], equation="bhij,bhjd->bihd"),
+    ]
+    agrees(tools.graph_of(nodes, {}, shape=(2, 5, 6)), tools.images((2, 5, 6)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from rctk_export.capture import capture
 from rctk_export.graph import Graph
 from rctk_export.input_spec import InputSpec
+from rctk_export.lint import lint
 from rctk_export.quantize import PLANNERS
 from rctk_export.quantize.plan_mirror import mirror
 from rctk_export.quantize.write import write_qdq
@@ -171,6 +173,82 @@ def test_int8_logits_stay_close_to_float(float_model, images, target):
     expected = session(float_model).run(None, {"images": images})[0]
     found = session(model, optimize=False).run(None, {"images": images})[0]
     assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+
+
+class TokenMean(nn.Module):
+    """A residual sum of tokens and their mean; ``both`` lets a linear layer read the sum as well."""
+
+    def __init__(self, *, both=False):
+        super().__init__()
+        self.patch, self.fc, self.head = nn.Conv2d(3, 16, 2, 2), nn.Linear(16, 16), nn.Linear(16, 5)
+        self.more, self.both = nn.Linear(16, 5), both
+
+    def forward(self, x):
+        x = F.relu(self.patch(x)).flatten(2).transpose(1, 2)
+        x = F.relu(x + self.fc(x))
+        return self.head(x.mean(1)) + (self.more(x)[:, 0] if self.both else 0)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_openvino_sums_tokens_in_float(both, images):
+    openvino = pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    model = capture(TokenMean(both=both).eval(), SPEC)
+    plan, made = quantized(model, images, "openvino")
+    (mean,) = [node for node in model.graph.node if node.op_type == "ReduceMean"]
+    assert (mean.name, 0) not in plan.readers.get(
+        mean.input[0], {(mean.name, 0)} if mean.input[0] in plan.tensors else ()
+    )
+    engine = openvino.Core().compile_model(
+        openvino.Core().read_model(io.BytesIO(made.SerializeToString())), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    (found,) = engine([images]).values()
+    expected = session(made, optimize=False).run(None, {"images": images})[0]
+    assert np.abs(found - expected).max() < 0.01 * np.abs(expected).max()
+
+
+class RowMean(nn.Module):
+    """A mean over what a convolution along one axis makes, directly or as tokens."""
+
+    def __init__(self, *, tokens):
+        super().__init__()
+        self.conv, self.head, self.tokens = nn.Conv1d(24, 16, 3), nn.Linear(16, 5), tokens
+
+    def forward(self, x):
+        x = F.relu(self.conv(x.flatten(1, 2)))
+        return self.head(x.transpose(1, 2).mean(1) if self.tokens else x.mean(2))
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+def test_a_mean_behind_a_convolution_is_no_fault_of_an_openvino_file(tokens, images):
+    torch.manual_seed(0)
+    model = capture(RowMean(tokens=tokens).eval(), SPEC)
+    plan, made = quantized(model, images, "openvino")
+    assert [layer.name for layer in plan.layers] == ["conv", "head"]
+    assert lint(made, "openvino") == []
+
+
+class Attention(nn.Module):
+    """A product of two computed tensors, and a BatchNorm between a sum and a ReLU."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.conv(x)
+        x = self.bn(x + x.relu()).relu().flatten(2)
+        return self.fc((x @ x.transpose(1, 2)).mean(2))
+
+
+def test_what_stays_float_says_why():
+    model = capture(Attention().eval(), InputSpec(channels=3, height=6, width=6))
+    for target in ("cpu", "tensorrt"):
+        kept = PLANNERS.build(target).plan(Graph(model)).kept_float
+        assert {node.op: node.reason for node in kept} == {
+            "BatchNormalization": "no layer beside it can take it",
+            "MatMul": "all its factors are computed at run time",
+        }
 
 
 def test_a_layer_kept_float_is_float_and_named(float_model, images):

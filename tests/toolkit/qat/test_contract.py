@@ -277,3 +277,13 @@ def test_steps_refuse_what_they_cannot_do(draft, context):
     decided = step_of("quant.lsq", 4)(draft, context)
     with pytest.raises(OptionError, match=r"put quant\.lsq in front"):
         step_of("quant.lsq", 4)(decided, context)
+
+
+def test_batches_of_one_image_are_refused_where_a_layer_sees_no_pixels(split):
+    layers = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 4)]
+    draft = Draft(model=capture(nn.Sequential(*layers).eval(), SPEC), input=SPEC)
+    context = Context(train=split.take(np.arange(4)), validation=split.take(np.arange(2)), input=SPEC)
+    with pytest.raises(OptionError, match="batch_size=3 or more, or bn=folded"):
+        step_of("quant.lsq", 4, batch_size=1)(draft, context)
+    step_of("quant.lsq", 4, batch_size=3)(draft, context)
+    step_of("quant.lsq", 4, batch_size=1, bn="folded")(draft, context)

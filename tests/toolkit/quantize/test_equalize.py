@@ -92,6 +92,21 @@ def test_equalization_keeps_the_function_and_makes_ranges_equal(module, images):
         assert left == pytest.approx(right, rel=0.01)
 
 
+class LastAxis(nn.Module):
+    """A convolution, and a linear layer on the last of its axes, which is as long as it has channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(2, 8, 1), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.fc(self.conv(x).relu()).mean((1, 2))
+
+
+def test_a_layer_that_mixes_another_axis_is_no_link():
+    assert links(Graph(draft_of(LastAxis()).model)) == []
+
+
 def test_equalization_by_hand():
     module = nn.Sequential(nn.Flatten(), nn.Linear(128, 1), nn.ReLU(), nn.Linear(1, 2))
     with torch.no_grad():

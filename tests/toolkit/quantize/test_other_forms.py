@@ -79,6 +79,12 @@ def test_dynamic_files_quantize_what_was_asked_for(draft, context):
     assert [kept["name"] for kept in linear.facts["kept_float"]] == ["0"]
 
 
+def test_dynamic_files_name_the_layers_that_run_on_integers(draft, context):
+    (made,) = int8_files(PtqDynamic8(layers="all")(draft, context), ("cpu",), context.train, Silent())
+    assert made.facts["integer_kernels"] == made.facts["int8_layers"] == ["0", "3", "5"]
+    assert "on every call" not in made.facts["speed"]
+
+
 def test_four_bit_weights_take_half_a_byte(draft, context):
     (item,) = int8_files(WeightOnly(bits=4)(draft, context), ("cpu",), context.train, Silent())
     stored = {t.name: t for t in item.model.graph.initializer}

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rctk.qat.quantizer import ActivationQuantizer, WeightQuantizer
+from rctk_kernels.errors import OptionError
 
 EPS = 1e-5
 MOMENTUM = 0.1
@@ -81,8 +82,13 @@ class LiveNorm(nn.Module):
         self._sums = (sums,)  # a tuple, so that its quantizers are not listed here again
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``(N, C, ...)``."""
+        """Normalise ``(N, C, ...)``; :class:`OptionError` where one value per channel shall have a variance."""
         if self.training and not bool(self.frozen):
+            if x.numel() == x.shape[1]:
+                raise OptionError(
+                    "a batch of one image has no statistics behind a layer that sees no pixels; "
+                    "set batch_size=3 or more, or bn=folded"
+                )
             self.seen += 1
             pace = max(MOMENTUM, 1 / float(self.seen))  # quantized statistics replace those of the float net at once
             return F.batch_norm(x, self.mean, self.var, self.factor, self.bias, training=True, momentum=pace)

@@ -9,6 +9,7 @@ import onnx
 
 from rctk_export.graph import Graph, attributes
 from rctk_export.quantize.plan import WEIGHTED, refused
+from rctk_export.shapes import flattens, shapes
 
 HOMOGENEOUS = {"Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity"}
 """``f(s * x) = s * f(x)`` for positive ``s``, channel by channel."""
@@ -41,6 +42,7 @@ class Link:
 def links(graph: Graph) -> list[Link]:
     """Return every link of ``graph`` in order; bounded activations (ReLU6) and branches end a chain."""
     _, readers = graph.index()
+    known = shapes(graph)
     found = []
     for first in graph.nodes:
         weight = graph.constant(first, 1) if first.op_type in WEIGHTED and not refused(graph, first, ()) else None
@@ -54,19 +56,10 @@ def links(graph: Graph) -> list[Link]:
                 if reader.slot == 0 and not refused(graph, node, ()):
                     found.append(_link(graph, first, node, between, len(weight)))
                 break
-            if not _commutes(graph, node):
+            if node.op_type not in HOMOGENEOUS and not flattens(graph, known, node):
                 break
             between.append(node)
     return [link for link in found if link is not None]
-
-
-def _commutes(graph: Graph, node: onnx.NodeProto) -> bool:
-    if node.op_type in HOMOGENEOUS:
-        return True
-    if node.op_type == "Flatten":
-        return int(attributes(node).get("axis", 1)) == 1
-    shape = graph.constant(node, 1)
-    return node.op_type == "Reshape" and shape is not None and shape.size == 2 and shape[0] in {0, -1}
 
 
 def _link(
