@@ -18,8 +18,9 @@ int8 file with ONNX Runtime on the float32 file of the dense net: batch 1, one t
 about speed alone; with `--net`, a ResNet-18 that `rctk train` has trained on CIFAR-10, channels in multiples of 32 are
 taken from that net, it teaches what is left, and the accuracy stands beside the time.
 
-`--out FOLDER` appends a record. Contenders take turns, round by round, on the same inputs. "cpu ms" is the least process-CPU time per call over blocks
-of about 2 ms, which other work on the machine touches least; "median ms" is wall time.
+`--out FOLDER` appends a record. Contenders take turns, round by round, on the same inputs. "cpu ms" is the least
+process-CPU time per call over blocks of about 2 ms, which other work on the machine touches least; "median ms" is wall
+time.
 """
 
 from __future__ import annotations

@@ -152,6 +152,24 @@ def test_settings_are_read_from_text_as_they_are_printed(name):
     assert Recipe.of([{name: settings}]) == recipe
 
 
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        (
+            "train.trades:beta=6",
+            "train.trades is an objective and no step; write train.finetune:objective=train.trades",
+        ),
+        ("train.qat_at", "write quant.lsq:objective=train.qat_at"),
+        ("prune.expected_abs", "a criterion and no step; write prune.depgraph:criterion=expected-abs"),
+        ("quant.percentile", "a calibrator and no step; write quant.ptq_static8:calibrator=percentile"),
+    ],
+)
+def test_a_part_of_a_step_is_answered_with_the_step(name, written):
+    with pytest.raises(OptionError, match=written):
+        Recipe.of([name])
+    assert Recipe.of([written.partition("write ")[2]])
+
+
 @pytest.mark.parametrize("name", MODULE_STEPS)
 def test_a_module_step_returns_a_classifier_in_evaluation_mode(name, changed, context):
     module = changed(name)

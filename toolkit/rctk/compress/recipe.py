@@ -11,6 +11,9 @@ import yaml
 
 from rctk.compress import STEPS
 from rctk.compress.step import Step
+from rctk.prune import CRITERIA
+from rctk.quantize import CALIBRATORS
+from rctk.train.objective import OBJECTIVES
 from rctk_kernels.errors import OptionError
 
 Entry = str | Mapping[str, Any]
@@ -126,11 +129,26 @@ def read_recipe(path: Path | None, steps: Sequence[str]) -> Recipe | None:
 def _named(entry: Any, where: str) -> Named:
     try:
         name, settings = _parts(entry)
+        _refuse_parts_of_steps(name)
         text = isinstance(settings, str)
         step = STEPS.build(f"{name}:{settings}") if text else STEPS.make(name, _texts(settings, name))
     except OptionError as error:
         raise OptionError(f"{where}: {error}") from error
     return Named(name=name, step=step)
+
+
+def _refuse_parts_of_steps(name: str) -> None:
+    """Say how objectives, criteria and calibrators are written, which are settings of steps and no steps."""
+    family, _, rest = name.partition(".")
+    short, trainer = rest.replace("_", "-"), "quant.lsq" if name == "train.qat_at" else "train.finetune"
+    parts = (
+        ("an objective", name in OBJECTIVES.names(), f"{trainer}:objective={name}"),
+        ("a criterion", family == "prune" and short in CRITERIA.names(), f"prune.depgraph:criterion={short}"),
+        ("a calibrator", family == "quant" and short in CALIBRATORS.names(), f"quant.ptq_static8:calibrator={short}"),
+    )
+    for what, there, written in parts:
+        if there and name not in STEPS.names():
+            raise OptionError(f"{name} is {what} and no step; write {written}")
 
 
 def _parts(entry: Any) -> tuple[str, Any]:

@@ -168,7 +168,7 @@ VIEWS = (
     View(
         "export",
         "Exported files",
-        "Agreement is the share of images on which the int8 file names the same class as its float parent, and as its twin.",
+        "Agreement is the share of images to which an int8 file gives the class of its float parent, and of its twin.",
         _files,
         (
             of_subject("name", "model"),
