@@ -50,6 +50,11 @@ class Source:
     sha256: str = ""
 
 
+def notes_of(engine: Engine) -> tuple[str, ...]:
+    """Return what the user should know about how a file runs in ``engine``; most have nothing to say."""
+    return tuple(getattr(engine, "notes", ()))
+
+
 class EngineSettings(Protocol):
     """A row of the engine table: a frozen dataclass of settings that opens a source."""
 

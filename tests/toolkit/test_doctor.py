@@ -45,6 +45,14 @@ def test_an_engine_without_its_runtime_names_the_install_line(monkeypatch):
     assert check.step == "`pip install 'rctk[ort]'`"
 
 
+def test_a_runtime_that_spoils_int8_on_this_processor_is_a_warning(monkeypatch):
+    monkeypatch.setattr(doctor, "spoils_int8", lambda _: True)
+    check = doctor.engine("onnxruntime")
+    assert (check.state, "onnxruntime>=1.25" in check.step) == ("warning", True)
+    monkeypatch.setattr(doctor, "spoils_int8", lambda _: False)
+    assert doctor.engine("onnxruntime").state == "ok"
+
+
 def test_an_installed_package_has_its_version():
     import numpy as np
 

@@ -15,8 +15,12 @@ from rctk.data.catalog import DATASETS
 from rctk.doctor_check import Check
 from rctk.doctor_device import device_checks
 from rctk.machine import INT8_FLAGS, installed, machine_facts, recommended_threads, usable_cores
-from rctk_export.cpu import saturates_u8s8
+from rctk_export.cpu import saturates_u8s8, spoils_int8
 
+SPOILT = (
+    "on this processor (AMX) it computes fused int8 products wrongly, so rctk runs int8 files unoptimised; "
+    "pip install 'onnxruntime>=1.25'"
+)
 GIB = 2**30
 LEAST_MEMORY_BYTES = 2 * GIB
 LEAST_DISK_BYTES = GIB
@@ -172,6 +176,9 @@ def engine(name: str) -> Check:
     if name in PROVIDERS and not _provider_library(PROVIDERS[name]):
         found = f"{check.found}, a wheel without that provider"
         return Check(name=check.name, state="missing", found=found, step=INSTALL[name])
+    version = installed(("onnxruntime",))
+    if name == "onnxruntime" and version and spoils_int8(version):
+        return Check(name=check.name, state="warning", found=check.found, step=SPOILT)
     both = [name for name in ("onnxruntime", "onnxruntime-gpu") if installed((name,))]
     if len(both) > 1:
         step = "both fill one folder and spoil each other; uninstall both, then install one"

@@ -13,7 +13,7 @@ from rctk.deployment import Deployment
 from rctk.evaluation.pairs import beside_float
 from rctk.evaluation.scores import Scored
 from rctk.evaluation.subjects import Subject
-from rctk_export.engine import Engine, Source
+from rctk_export.engine import Engine, Source, notes_of
 from rctk_export.engines import ENGINES
 from rctk_export.registry import unknown
 from rctk_kernels.errors import EngineUnavailableError, OptionError
@@ -107,7 +107,9 @@ class _Opener:
     def float_form(self) -> Subject:
         source = self.deployment.need_float()
         opened = self._open("torch" if self.torch else self.engine, source)
-        return Subject(name="float", predict=opened.predict, model=getattr(opened, "module", None))
+        return Subject(
+            name="float", predict=opened.predict, model=getattr(opened, "module", None), notes=notes_of(opened)
+        )
 
     def twin_form(self) -> Subject:
         twin = self._twin()
@@ -120,7 +122,7 @@ class _Opener:
         predict: Predict = opened.predict
         if self.deployment.evaluation is not None:
             predict = Scored(predict, self._open(self.engine, self.deployment.evaluation).predict)
-        return Subject(name="engine", predict=predict, model=model)
+        return Subject(name="engine", predict=predict, model=model, notes=notes_of(opened))
 
     def ensemble_form(self, subjects: Sequence[Subject]) -> Subject:
         if not self.gradients:

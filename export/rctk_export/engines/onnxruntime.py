@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, final, get_args
 
 from rctk_export.batching import checked, checked_logits, in_range_batches, pixels
-from rctk_export.cpu import saturates_u8s8
+from rctk_export.cpu import saturates_u8s8, spoils_int8
 from rctk_export.engine import Source
 from rctk_export.engines.onnxruntime_binding import Binding, HostBinding
 from rctk_export.engines.onnxruntime_session import Opened, Order, one_line, open_session, unwanted_passes
@@ -34,6 +34,10 @@ PROVIDERS: dict[str, str] = {
 """Our names for ONNX Runtime's execution providers."""
 MOVED = {"cuda": "onnxruntime-cuda", "tensorrt": "onnxruntime-tensorrt"}
 """Providers that are engines of their own by now."""
+SPOILT = (
+    "ONNX Runtime {version} computes fused int8 products wrongly on processors with AMX, so int8 files run unoptimised "
+    "and slowly; install onnxruntime>=1.25"
+)
 MAX_THREADS = 1024
 """More than any machine has; ONNX Runtime would start them all."""
 
@@ -159,7 +163,10 @@ class OnnxRuntimeEngine:
 
 def _precautions(source: Source, settings: OnnxRuntime) -> tuple[bool, tuple[str, ...]]:
     """Decide whether to optimise, and say why not."""
-    eight_bit = source.target in {"cpu", "openvino", "cpu-mirror"} and settings.provider == "cpu" and settings.optimize
+    plain = settings.provider == "cpu" and settings.optimize
+    eight_bit = plain and source.target in {"cpu", "openvino", "cpu-mirror"}
+    if (eight_bit or (plain and source.role == "int8")) and spoils_int8(ort.__version__):
+        return False, (SPOILT.format(version=ort.__version__),)
     if not (eight_bit and saturates_u8s8()):
         return settings.optimize, ()
     if source.target == "cpu-mirror":

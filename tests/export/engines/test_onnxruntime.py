@@ -133,6 +133,25 @@ def test_with_vnni_the_mirror_is_optimised(source, monkeypatch):
         assert engine.notes == ()
 
 
+@pytest.mark.parametrize(
+    ("role", "target", "settings", "optimized"),
+    [
+        ("int8", "", {}, False),
+        ("int8", "tensorrt", {}, False),
+        ("float", "cpu", {}, False),
+        ("float", "", {}, True),
+        ("int8", "cpu", {"optimize": False}, False),
+    ],
+)
+def test_a_runtime_that_spoils_int8_runs_such_files_unoptimised(source, monkeypatch, role, target, settings, optimized):
+    monkeypatch.setattr(module, "spoils_int8", lambda _: True)
+    file = Source(path=source.path, input=SPEC, role=role, target=target)
+    with module.OnnxRuntime(**settings).open(file) as engine:
+        assert engine.optimized is optimized
+        told = any("AMX" in note and "onnxruntime>=1.25" in note for note in engine.notes)
+        assert told is (not optimized and not settings)
+
+
 def run_python(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 

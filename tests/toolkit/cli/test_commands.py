@@ -99,6 +99,19 @@ def test_the_same_seed_gives_the_same_result(rctk, tmp_path, bundle, digits):
     assert first == second
 
 
+def test_what_an_engine_says_about_how_a_file_runs_is_told(rctk, tmp_path, bundle, digits, monkeypatch):
+    monkeypatch.setattr("rctk_export.engines.onnxruntime.spoils_int8", lambda _: True)
+    done = rctk("attack", bundle, "--on", "engine", "--data", digits, "--samples", "20", *SQUARE)
+    assert done.code == 0, done.err
+    words = "computes fused int8 products wrongly on processors with AMX, so int8 files run unoptimised and slowly"
+    assert re.search(f"^note: engine: .*{words}", done.out + done.err, re.MULTILINE)
+    done = rctk("bench", bundle, "--engine", "onnxruntime", "--calls", "20", "--no-memory")
+    assert done.code == 0, done.err
+    assert words in done.out + done.err
+    (int8,) = [found for found in records(tmp_path / "runs") if found["kind"] == "bench"][-1:]
+    assert words in json.dumps(int8["values"])
+
+
 def test_bench_states_the_threads_that_ran(rctk, tmp_path, bundle):
     arguments = ("--engine", "onnxruntime:threads=2", "--calls", "5", "--no-memory", "--out", "runs")
     done = rctk("bench", bundle, *arguments)

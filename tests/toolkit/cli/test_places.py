@@ -22,7 +22,7 @@ def file(tmp_path):
 def no_work(monkeypatch):
     for module in ("export_command", "train_command", "attack_command", "compare_run"):
         monkeypatch.setattr(WORK.format(module), lambda *_, **__: pytest.fail("the work had begun"))
-    monkeypatch.setattr("rctk.cli.export_command.read_float_model", lambda *_, **__: pytest.fail("it had begun"))
+    monkeypatch.setattr("rctk.cli.export_command.read_model", lambda *_, **__: pytest.fail("it had begun"))
 
 
 @pytest.fixture

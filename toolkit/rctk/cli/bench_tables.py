@@ -119,6 +119,7 @@ def _notes(results: Results, settings: BenchSettings) -> list[str]:
     if not all(v["steady"] for v in results):
         notes.append(f"times were not steady after {settings.settle_seconds:g} s of warm-up")
     notes += list(dict.fromkeys(text for v in results if (text := shared_text(v.get("nodes_by_provider", {})))))
+    notes += list(dict.fromkeys(text for v in results for text in v.get("engine_notes", ())))
     notes += list(dict.fromkeys(f"energy: {v['energy_note']}" for v in results if v.get("energy_note")))
     single = settings.scenario == "single-stream" and not settings.gap_ms
     if single and any(busy(values) for values in results):

@@ -56,6 +56,8 @@ class FirstLook:
             DataError: It has another number of classes than the bundle or the form before it.
             EngineError: It answers NaN, or no logits at all.
         """
+        for text in subject.notes:
+            self._note(subject, text)
         answers = Counted(subject.predict, len(self._images), self._batch_size)(self._images)
         self._check_count(subject.name, answers.shape[1])
         again = repeatability(subject.predict, self._images, repeats=REPEATS, batch_size=self._batch_size)

@@ -37,6 +37,7 @@ class Subject:
         model_name: What results call ``model``; by default ``float`` for a subject of that name and else ``twin``.
         judged: Whether candidates are tried on it. One that is not judged only serves gradient attacks to craft on, as
             an ensemble or a substitute does.
+        notes: What a reader of its results must know about how it runs here.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Subject:
     model: TorchModule | None = None
     model_name: str = ""
     judged: bool = True
+    notes: tuple[str, ...] = ()
 
     def crafted_on(self, kind: Kind) -> str:
         """Name what candidates for this subject are made on."""

@@ -80,7 +80,8 @@ def bench(
         mean; pauses do not count), ``file_bytes``, ``peak_rss_bytes`` and the rest of
         :class:`~rctk.measure.memory.Memory` (``None`` without ``memory``), ``speedup``, ``speedup_low``,
         ``speedup_high`` and ``cpu_speedup``, ``device_*_ms`` where the engine times its device,
-        ``nodes_by_provider`` where it tells which part of a runtime runs how many nodes, the state of the machine
+        ``nodes_by_provider`` where it tells which part of a runtime runs how many nodes, ``engine_notes`` where it has
+        something to say about how the file runs here, the state of the machine
         (:func:`~rctk.measure.state.state_values`), and where asked for the fields of
         :func:`~rctk.measure.energy.energy_values` and :func:`~rctk.measure.cold_start.cold_values`.
     """

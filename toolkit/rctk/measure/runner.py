@@ -14,7 +14,7 @@ import numpy.typing as npt
 from rctk.measure.hooks import TimesDevice, nodes_by_provider
 from rctk.measure.latency import Latency, times_ns
 from rctk.measure.settings import BenchSettings
-from rctk_export.engine import Engine
+from rctk_export.engine import Engine, notes_of
 from rctk_export.input_spec import FloatNCHW
 from rctk_kernels.errors import EngineError
 
@@ -47,6 +47,7 @@ class Runner:
         self._engines, self._batches, self._settings, self._clocks = engines, batches, settings, clocks
         self._next = 0
         self._placement = nodes_by_provider(engines[0])
+        self._notes = notes_of(engines[0])
         self._threads = ThreadPoolExecutor(len(engines)) if settings.scenario != "single-stream" else None
         self._on_device: list[float] = []
         self.turns: list[npt.NDArray[np.float64]] = []
@@ -149,6 +150,7 @@ class Runner:
             "warm_up_calls": self.warm_up_calls,
             "steady": self.steady,
             **({"nodes_by_provider": self._placement} if self._placement else {}),
+            **({"engine_notes": list(self._notes)} if self._notes else {}),
             **self._device_values(),
         }
 
