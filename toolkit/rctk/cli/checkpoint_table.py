@@ -6,7 +6,7 @@ import json as json_module
 from pathlib import Path
 
 from rctk.checkpoint import LoadedModel, load_model
-from rctk.cli.console import share, size, table
+from rctk.cli.console import share, show_steps, size, table
 from rctk.cli.flags import ModelFlags
 from rctk.prune.cost import Cost, cost, tensors
 
@@ -48,9 +48,7 @@ def _head(path: Path, loaded: LoadedModel, found: Cost) -> None:
     shape = "x".join(map(str, loaded.input.shape))
     print(f"{path.name}  {loaded.sha256[:16]}")
     print(f"{loaded.form} of {loaded.arch or 'a captured graph'}: images {shape}, {len(loaded.classes)} classes")
-    for number, step in enumerate(loaded.extra.get("recipe", ()), start=1):
-        settings = ", ".join(f"{key} {value}" for key, value in step.items() if key != "step")
-        print(f"step {number}: {step['step']} ({settings})")
+    show_steps(loaded.extra.get("recipe", ()))
     rows = [
         ("parameters", f"{found.parameters:,}"),
         ("zeros among them", share(found.zeros)),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -129,6 +130,13 @@ def _grid(console: Console, columns: Sequence[str], cells: Sequence[Sequence[str
 def share(value: float | None) -> str:
     """Print a share as percent; a dash where there is none."""
     return "-" if value is None else f"{value:.1%}"
+
+
+def show_steps(recipe: Iterable[Mapping[str, Any]]) -> None:
+    """Print the steps that a file records, with every setting."""
+    for number, step in enumerate(recipe, start=1):
+        settings = ", ".join(f"{key} {value}" for key, value in step.items() if key != "step")
+        print(f"step {number}: {step['step']} ({settings})")
 
 
 def size(count: float) -> str:

@@ -65,7 +65,7 @@ def export_(  # noqa: PLR0913  # every parameter is a flag
     """Compress a classifier to int8 and write a bundle.
 
     With --recipe or --step the torch module is pruned, trained or distilled first, then captured, and steps on its
-    graph decide how it is quantized. After Ctrl-C the same command goes on behind the last finished step of the module.
+    graph decide how it is quantized. After Ctrl-C the same command goes on behind the last finished step.
 
     MODEL is an rctk checkpoint, a state dict (with --arch), TorchScript, a torch.export .pt2, safetensors, a float
     .onnx, or what rctk compress has quantized. TorchScript, .pt2 and --arch FILE.py run code: use files you trust.

@@ -7,7 +7,7 @@ import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rctk.cli.console import share, size, table
+from rctk.cli.console import share, show_steps, size, table
 from rctk.cli.flags import ModelFlags, Switch
 from rctk.cli.plan_tables import show_plan
 from rctk.cli.runtime_table import show_runtime
@@ -111,9 +111,7 @@ def _head(found: Description) -> None:
         flat = {key: value for key, value in facts.items() if value != "" and not isinstance(value, (dict, list))}
         if flat:
             print(f"{title}: " + ", ".join(f"{key} {_short(value)}" for key, value in flat.items()))
-    for number, step in enumerate(found.model.get("recipe", []), start=1):
-        settings = ", ".join(f"{key} {value}" for key, value in step.items() if key != "step")
-        print(f"step {number}: {step['step']} ({settings})")
+    show_steps(found.model.get("recipe", ()))
     before, after = found.model.get("before", {}), found.model.get("after", {})
     for key in (key for key in before if key in after and before[key] != after[key]):
         old, new = (share(each) if isinstance(each, float) else f"{each:,}" for each in (before[key], after[key]))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rctk.cli.console import table
+from rctk.cli.console import show_steps, table
 from rctk.compress.step import Draft
 from rctk.exporting.quantized_checkpoint import QuantizedModel, read_quantized
 from rctk.quantize.layers import WeightLayer, weight_layers
@@ -53,9 +53,7 @@ def show_quantized(path: Path, *, layers: bool, json: bool) -> None:
     shape = "x".join(map(str, model.input.shape))
     print(f"{path.name}  {model.sha256[:16]}")
     print(f"quantized checkpoint of {origin.get('source')}: images {shape}, {len(model.parent.classes)} classes")
-    for number, step in enumerate(origin.get("recipe", ()), start=1):
-        settings = ", ".join(f"{key} {value}" for key, value in step.items() if key != "step")
-        print(f"step {number}: {step['step']} ({settings})")
+    show_steps(origin.get("recipe", ()))
     widths = ", ".join(map(str, sorted({row.weight_bits for row in rows})))
     decided = sum(row.weights == "codes" for row in rows)
     print(

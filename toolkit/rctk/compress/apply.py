@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import cast
 
 from rctk.checkpoint import LoadedModel
-from rctk.compress.draft_file import draft_contents, draft_of
 from rctk.compress.kept import Kept, first_key, graph_key, next_key, save_compressed
 from rctk.compress.recipe import Named, Recipe
 from rctk.compress.step import Context, Draft, GraphStep, ModuleStep
@@ -51,25 +50,11 @@ def apply_graph_steps(draft: Draft, recipe: Recipe, context: Context) -> Draft:
     Args:
         draft: Float graph and what is decided about it.
         recipe: Its module steps are left to :func:`apply_recipe`.
-        context: ``folder`` is where finished steps are kept; ``None`` keeps nothing.
+        context: ``folder`` is where finished steps are kept; ``None`` keeps them until the end only.
     """
     check_here(recipe)
-    kept = Kept(folder=context.folder) if context.folder else None
-    key = graph_key(draft, context)
-    for number, named in enumerate(recipe.graph_steps, start=len(recipe.module_steps) + 1):
-        key = next_key(key, named)
-        path = kept.path(number, named, key) if kept else Path(named.name)
-        found = kept.find_draft(path, key) if kept else None
-        _announce(context, recipe, number, more=" (kept from an earlier run)" if found else "")
-        if found is None:
-            scratch = kept.scratch(number, named, key) if kept else None
-            made = cast("GraphStep", named.step)(draft, replace(context, folder=scratch))
-            if kept and scratch:
-                kept.keep_draft(path, made, key)
-                shutil.rmtree(scratch, ignore_errors=True)
-            found = draft_of(*draft_contents(made), path)
-        draft = found
-    return draft
+    with _folder(context) as folder:
+        return _run_graph(draft, recipe, context, Kept(folder=folder))
 
 
 def check_here(recipe: Recipe) -> None:
@@ -100,6 +85,22 @@ def _run(model: LoadedModel, recipe: Recipe, context: Context, kept: Kept) -> Lo
             shutil.rmtree(scratch, ignore_errors=True)
         current = found
     return current
+
+
+def _run_graph(draft: Draft, recipe: Recipe, context: Context, kept: Kept) -> Draft:
+    key = graph_key(draft, context)
+    for number, named in enumerate(recipe.graph_steps, start=len(recipe.module_steps) + 1):
+        key = next_key(key, named)
+        path = kept.path(number, named, key)
+        found = kept.find_draft(path, key)
+        _announce(context, recipe, number, more=" (kept from an earlier run)" if found else "")
+        if found is None:
+            scratch = kept.scratch(number, named, key)
+            made = cast("GraphStep", named.step)(draft, replace(context, folder=scratch))
+            found = kept.keep_draft(path, made, key)
+            shutil.rmtree(scratch, ignore_errors=True)
+        draft = found
+    return draft
 
 
 def _changed(model: LoadedModel, named: Named, context: Context) -> LoadedModel:

@@ -37,10 +37,15 @@ class Figures:
 
 def figures(module: nn.Module, spec: InputSpec, images: Split) -> Figures:
     """Count and judge ``module``, which maps normalised images to logits; it is left as it is."""
-    predict = ModulePredict(Normalised(module, spec).eval())
-    right = 0
+    clean = accuracy(Normalised(module, spec).eval(), images)
+    return Figures(cost=cost(module, spec), clean_accuracy=clean, samples=len(images))
+
+
+def accuracy(module: nn.Module, images: Split) -> float:
+    """Return the share of ``images`` that ``module``, which reads them in [0, 1], classifies rightly."""
+    predict, right = ModulePredict(module), 0
     for x, y in images.batches(BATCH):
         logits = predict(x)
         check_labels(images, logits.shape[1])
         right += int((logits.argmax(axis=1) == y).sum())
-    return Figures(cost=cost(module, spec), clean_accuracy=right / len(images), samples=len(images))
+    return right / len(images)

@@ -117,11 +117,12 @@ class Kept:
         except (ModelError, KeyError):
             return None  # a damaged file is worth no more than a missing one
 
-    def keep_draft(self, path: Path, draft: Draft, key: str) -> None:
-        """Write what a graph step made."""
+    def keep_draft(self, path: Path, draft: Draft, key: str) -> Draft:
+        """Write what a graph step made, and return it as it will be read."""
         header, tensors = draft_contents(draft)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_tensors(path, {"format": KEPT_DRAFT, "key": key, "draft": header}, tensors)
+        return draft_of(header, tensors, path)
 
 
 def save_compressed(path: Path, model: LoadedModel, steps: Sequence[Named], **extra: Any) -> LoadedModel:

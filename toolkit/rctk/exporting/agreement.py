@@ -77,7 +77,7 @@ def classes_of(module: OnnxModule, images: FloatNCHW) -> Classes:
         return np.concatenate([module(torch.from_numpy(images[i : i + BATCH])).argmax(1).numpy() for i in starts])
 
 
-def measure_agreement(  # three of them are keywords of one call
+def measure_agreement(
     source: Source,
     images: FloatNCHW,
     eps: float,

@@ -9,9 +9,8 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from rctk.compress.figures import BATCH
-from rctk.data.split import Split, check_labels
-from rctk.evaluation.module_predict import ModulePredict
+from rctk.compress.figures import accuracy
+from rctk.data.split import Split
 from rctk.exporting.files import int8_files
 from rctk.exporting.quantized_checkpoint import QuantizedModel
 from rctk.progress import Progress
@@ -65,18 +64,9 @@ def _figures(model: onnx.ModelProto, network: onnx.ModelProto, images: Split) ->
         zero_weights=_zero_weights(model, network),
         macs=None if None in macs else sum(count or 0 for count in macs),
         file_bytes=len(serialize(model)),
-        clean_accuracy=_accuracy(model, images),
+        clean_accuracy=accuracy(OnnxModule(model), images),
         samples=len(images),
     )
-
-
-def _accuracy(model: onnx.ModelProto, images: Split) -> float:
-    predict, right = ModulePredict(OnnxModule(model)), 0
-    for x, y in images.batches(BATCH):
-        logits = predict(x)
-        check_labels(images, logits.shape[1])
-        right += int((logits.argmax(axis=1) == y).sum())
-    return right / len(images)
 
 
 def _zero_weights(model: onnx.ModelProto, network: onnx.ModelProto) -> float:
