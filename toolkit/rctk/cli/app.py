@@ -24,7 +24,7 @@ COMMANDS = {
     "study": "Run models x methods x attacks x engines from one file, as cells that are kept.",
     "report": "Render records as tables, Markdown and one HTML page with plots.",
     "merge": "Join the records of several machines in one file, each once, oldest first.",
-    "compress": "Prune, train or distill by the steps of a recipe, to a checkpoint.",
+    "compress": "Prune, train, distill or quantize by the steps of a recipe, to a checkpoint.",
     "build": "Build the TensorRT plan of a bundle for the GPU of this machine.",
     "train": "Train a small classifier, plainly or adversarially, to a checkpoint.",
     "inspect": "Show what is in a bundle, an ONNX file, a TensorRT plan or a checkpoint.",
