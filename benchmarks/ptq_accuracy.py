@@ -42,6 +42,7 @@ import onnx
 import torch
 from architectures import NETS
 from int8_peers import quiet
+from ptq_drop import logits_of
 
 from rctk.checkpoint import load_model
 from rctk.cli.console import table
@@ -53,10 +54,7 @@ from rctk.progress import Silent
 from rctk.statistics import paired_difference
 from rctk.statistics.bootstrap import bootstrap
 from rctk_export.capture import INPUT, capture
-from rctk_export.engine import Source
-from rctk_export.engines.onnxruntime import OnnxRuntime
 from rctk_export.input_spec import FloatNCHW, FloatNK, InputSpec
-from rctk_export.onnx_files import serialize
 from rctk_export.onnx_module import OnnxModule
 
 Flags = npt.NDArray[np.int8]
@@ -174,16 +172,6 @@ def views_of(images: FloatNCHW, count: int) -> FloatNCHW:
     wide = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
     moved = [wide[:, :, y : y + height, x : x + width] for y, x in MOVES]
     return np.ascontiguousarray(np.concatenate([moved[0], images[..., ::-1], *moved[1:]][:count]))
-
-
-def logits_of(model: onnx.ModelProto, spec: InputSpec, images: FloatNCHW, target: str) -> FloatNK:
-    """Return what ONNX Runtime answers, ``(N, K)``."""
-    with tempfile.TemporaryDirectory(prefix="rctk-") as folder:
-        path = Path(folder) / "net.onnx"
-        path.write_bytes(serialize(model))
-        source = Source(path=path, input=spec, role="int8" if target else "float", target=target)
-        with OnnxRuntime().open(source) as engine:
-            return np.concatenate([engine.predict(images[i : i + BATCH]) for i in range(0, len(images), BATCH)])
 
 
 def divergence(float_logits: FloatNK, logits: FloatNK) -> float:

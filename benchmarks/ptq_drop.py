@@ -35,7 +35,7 @@ from rctk.statistics import Paired, paired_difference
 from rctk_export.capture import capture
 from rctk_export.engine import Source
 from rctk_export.engines.onnxruntime import OnnxRuntime
-from rctk_export.input_spec import InputSpec
+from rctk_export.input_spec import FloatNCHW, FloatNK, InputSpec
 from rctk_export.onnx_files import serialize
 
 TABLE = ("resnet20", "resnet56", "resnet56-pruned", "resnet-4b", "cnn-a", "resnet8", "mnist-adv", "gtsrb-stn")
@@ -59,13 +59,19 @@ class Result:
     agreement: float
 
 
-def classes_of(model: onnx.ModelProto, spec: InputSpec, images: np.ndarray, folder: Path, target: str) -> np.ndarray:
-    """Return the class that ONNX Runtime gives every image, ``(N,)``."""
-    path = folder / f"{target or 'float'}.onnx"
-    path.write_bytes(serialize(model))
-    with OnnxRuntime().open(Source(path=path, input=spec, role="int8" if target else "float", target=target)) as engine:
-        starts = range(0, len(images), BATCH)
-        return np.concatenate([engine.predict(images[start : start + BATCH]).argmax(axis=1) for start in starts])
+def logits_of(model: onnx.ModelProto, spec: InputSpec, images: FloatNCHW, target: str) -> FloatNK:
+    """Return what ONNX Runtime answers, ``(N, K)``; an empty ``target`` means a float file."""
+    with tempfile.TemporaryDirectory(prefix="rctk-") as folder:
+        path = Path(folder) / "net.onnx"
+        path.write_bytes(serialize(model))
+        source = Source(path=path, input=spec, role="int8" if target else "float", target=target)
+        with OnnxRuntime().open(source) as engine:
+            return np.concatenate([engine.predict(images[i : i + BATCH]) for i in range(0, len(images), BATCH)])
+
+
+def classes_of(model: onnx.ModelProto, spec: InputSpec, images: FloatNCHW, target: str) -> np.ndarray:
+    """Return the class that ONNX Runtime gives every image, ``(N,)``; arguments as in :func:`logits_of`."""
+    return logits_of(model, spec, images, target).argmax(axis=1)
 
 
 def draws_of(
@@ -76,8 +82,8 @@ def draws_of(
     model, test = capture(loaded.module, net.input), read_split(net.data, samples=options.samples)
     results: list[Result] = []
     named: set[str] = set()
-    with tempfile.TemporaryDirectory(prefix="rctk-") as scratch, progress.stage(name, None) as _:
-        float_classes = classes_of(model, net.input, test.images, Path(scratch), "")
+    with progress.stage(name, None):
+        float_classes = classes_of(model, net.input, test.images, "")
         for draw in range(options.draws):
             images = read_split(f"{net.data.partition(':')[0]}:train", samples=options.calibration, seed=draw)
             for calibrator in calibrators:
@@ -85,7 +91,7 @@ def draws_of(
                 files = {item.target: item for item in quantize(model, images, settings, progress)}
                 for target, file in TARGETS.items():
                     named |= kept_float(files[file])
-                    found = classes_of(files[file].model, net.input, test.images, Path(scratch), file)
+                    found = classes_of(files[file].model, net.input, test.images, file)
                     result = Result(
                         net=name,
                         calibrator=calibrator,

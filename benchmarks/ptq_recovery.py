@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -59,8 +58,7 @@ def rescaled(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
 def engine_correct(draft: Draft, train: Split, test: Split) -> np.ndarray:
     """Return which test images the ``cpu`` file of ``draft`` gets right in ONNX Runtime, ``(N,)``."""
     (item,) = int8_files(draft, ("cpu",), train, Silent())
-    with tempfile.TemporaryDirectory(prefix="rctk-") as folder:
-        return classes_of(item.model, draft.input, test.images, Path(folder), "cpu") == test.labels
+    return classes_of(item.model, draft.input, test.images, "cpu") == test.labels
 
 
 def weights_correct(draft: Draft, test: Split) -> np.ndarray:

@@ -125,27 +125,26 @@ def train_widths(name: str, widths: Sequence[str], options: argparse.Namespace, 
     learn, held = hold_out(train, 0)
     test = read_split(net.data)
     test = test.take(np.arange(min(options.samples, len(test))))
-    with tempfile.TemporaryDirectory(prefix="rctk-") as folder:
-        right = classes_of(draft.model, net.input, test.images, Path(folder), "") == test.labels
-        keep(result_file(out, name, "float"), right, {})
-        for width in widths:
-            start = time.process_time()
-            step = step_of(width, "" if net.data.startswith("mnist") else "crop+flip", options)
-            context = Context(train=learn, validation=held, input=net.input, progress=Notes())
-            trained = step.net(draft, context)
-            history = step.train(trained, draft, context)
-            (file,) = int8_files(trained.draft(), [step.target], learn.sample(256, 0), Silent())
-            classes = classes_of(file.model, net.input, test.images, Path(folder), step.target)
-            found = {
-                "differing": differing(trained, file.model),
-                "same": same_class(trained, test.images, classes),
-                "images": len(learn),
-                "best": history.best.number,
-                "epochs": step.epochs,
-                "cpu_s": time.process_time() - start,
-                "settings": options.settings,
-            }
-            keep(result_file(out, name, width), classes == test.labels, found)
+    right = classes_of(draft.model, net.input, test.images, "") == test.labels
+    keep(result_file(out, name, "float"), right, {})
+    for width in widths:
+        start = time.process_time()
+        step = step_of(width, "" if net.data.startswith("mnist") else "crop+flip", options)
+        context = Context(train=learn, validation=held, input=net.input, progress=Notes())
+        trained = step.net(draft, context)
+        history = step.train(trained, draft, context)
+        (file,) = int8_files(trained.draft(), [step.target], learn.sample(256, 0), Silent())
+        classes = classes_of(file.model, net.input, test.images, step.target)
+        found = {
+            "differing": differing(trained, file.model),
+            "same": same_class(trained, test.images, classes),
+            "images": len(learn),
+            "best": history.best.number,
+            "epochs": step.epochs,
+            "cpu_s": time.process_time() - start,
+            "settings": options.settings,
+        }
+        keep(result_file(out, name, width), classes == test.labels, found)
 
 
 def keep(path: Path, right: np.ndarray, found: dict[str, Any]) -> None:

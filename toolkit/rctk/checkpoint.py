@@ -16,11 +16,11 @@ from torch import nn
 
 from rctk.model_io.checks import count_classes, refuse_non_finite
 from rctk.model_io.contents import FORMAT, VERSION, Contents, no_input, read_contents
-from rctk.model_io.files import sha256_of
 from rctk.model_io.forms import form_of
 from rctk.model_io.state import build_and_fit, nearest
 from rctk.model_io.tensors import write_tensors
 from rctk.models import runs_code
+from rctk_export.bundle import file_sha256
 from rctk_export.input_spec import InputSpec
 from rctk_kernels.errors import ModelError
 
@@ -71,7 +71,7 @@ def load_model(
     """
     path = Path(path)
     form = form_of(path)
-    sha256 = sha256_of(path)
+    sha256 = file_sha256(path)
     contents = read_contents(path, form, arch, input, trust_pickle=trust_pickle)
     contents = _merge(contents, arch, input, path)
     assert contents.input is not None

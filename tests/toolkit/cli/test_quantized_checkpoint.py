@@ -130,6 +130,23 @@ def test_what_it_cannot_be_used_for_is_said_in_one_line(command, words, rctk, tm
     assert not (tmp_path / "x.pt").exists()
 
 
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("{name: m, target: tensorrt}", "quant.lsq trains the grids of one target, cpu"),
+        ("{name: m, target: cpu, calibrator: mse}", "--calibrator is decided in w4a4.pt"),
+        ("{name: m, target: cpu, steps: [prune.nm24]}", "prune.nm24 changes a torch module, and w4a4.pt is a graph"),
+    ],
+)
+def test_a_study_says_so_before_it_runs_a_cell(method, words, rctk, tmp_path, trained):
+    head = "models: [w4a4.pt]\ndata: digits:test\ncalibration: digits:train\nattacks: [noise]\neps: 0.1\nmethods:\n"
+    (tmp_path / "s.yaml").write_text(f"{head}  - {method}\n")
+    done = rctk("study", "s.yaml", "--no-html")
+    assert done.code == 2
+    assert words in done.refusal
+    assert not (tmp_path / "STUDY-s").exists()
+
+
 @pytest.mark.parametrize("damage", ["cut", "field", "version", "grid"])
 def test_a_damaged_file_is_one_line(damage, rctk, trained):
     path = trained

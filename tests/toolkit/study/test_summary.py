@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 from rctk.records import Record
+from rctk.report.study_table import study_tables
 from rctk.study.summary import rows_of
-from rctk.study.table import study_tables
 
 LABELS = {"model": "m", "method": "ptq", "target": "cpu", "engine": "onnxruntime", "attack": "fgsm"}
 

@@ -10,8 +10,8 @@ from cyclopts import Parameter
 from rctk.checkpoint import LoadedModel, save_checkpoint
 from rctk.cli.console import Bars, share, size, table
 from rctk.cli.flags import DataFlags, ModelFlags, RecordFlags
-from rctk.cli.places import check_file, check_folder
-from rctk.cli.read_model import read_model
+from rctk.cli.places import check_checkpoint, check_folder
+from rctk.cli.read_model import next_export, read_model
 from rctk.cli.recipe_flags import RecipeFlags
 from rctk.compress.apply import apply_recipe
 from rctk.compress.figures import Figures, figures
@@ -23,7 +23,6 @@ from rctk.exporting.draft_figures import GraphFigures, graph_figures, quantized_
 from rctk.exporting.export import ExportSettings
 from rctk.exporting.quantized_checkpoint import save_quantized
 from rctk.machine import machine_facts, versions
-from rctk.models import runs_code
 from rctk.records import Record
 from rctk_kernels.errors import OptionError
 
@@ -125,11 +124,9 @@ def _graph(source: Model, steps: Recipe, context: Context, out: Path) -> Outcome
 
 
 def _check_out(out: Path, model: Path) -> None:
-    if out.suffix == ".onnx":
-        raise OptionError(f"--out {out} names an ONNX file; a checkpoint ends in .pt or .safetensors")
+    check_checkpoint(out, "--out")
     if out.exists() and model.exists() and out.samefile(model):
         raise OptionError(f"--out {out} is the model itself; name another file, so that the recipe can be run again")
-    check_file(out, "--out")
 
 
 def _show(out: Path, before: Figures, after: Figures, name: str, arch: str) -> None:
@@ -141,8 +138,7 @@ def _show(out: Path, before: Figures, after: Figures, name: str, arch: str) -> N
         (f"clean, {after.samples} of {name}", share(before.clean_accuracy), share(after.clean_accuracy)),
     ]
     table(f"checkpoint {out}", ("what", "before", "after"), rows)
-    code = f" --arch {arch}" if runs_code(arch) else ""
-    print(f"next: rctk export --int8 {out}{code} --calibration SET:train")
+    print(next_export(out, arch))
 
 
 def _show_graph(out: Path, before: GraphFigures, after: GraphFigures, name: str, target: str) -> None:

@@ -26,3 +26,10 @@ def check_file(path: Path | None, flag: str) -> None:
     if path.exists() and not os.access(path, os.W_OK):
         raise OptionError(f"no permission to write {path}; choose another place with {flag}")
     check_folder(path.parent, flag)
+
+
+def check_checkpoint(path: Path, flag: str) -> None:
+    """Refuse a file that is to be a checkpoint and is named otherwise, or cannot be made."""
+    if path.suffix == ".onnx":
+        raise OptionError(f"{flag} {path} names an ONNX file; a checkpoint ends in .pt or .safetensors")
+    check_file(path, flag)

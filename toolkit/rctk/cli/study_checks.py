@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rctk.checkpoint import load_model
 from rctk.cli.flags import DataFlags
 from rctk.cli.protocol_runs import chosen
+from rctk.cli.read_model import read_model
 from rctk.data.read import need_split
 from rctk.deployment import open_deployment
-from rctk.exporting.by_recipe import check_targets
+from rctk.exporting.by_recipe import check_decided, check_graph_steps, check_grids, check_targets
 from rctk.exporting.export import ExportSettings
 from rctk.exporting.quantized_checkpoint import holds_quantized, read_quantized
 from rctk.forms import check_forms, check_pairs, need_gradients
@@ -37,11 +37,8 @@ def _compressed(given: Arguments) -> Known:
         if spec is None:
             raise OptionError(f"{path.name} does not say how its images look; add input: 3x32x32 (and mean, std)")
         return Known(spec, file_sha256(path))
-    if holds_quantized(path):
-        quantized = read_quantized(path)
-        return Known(quantized.input, quantized.sha256)
-    model = load_model(path, arch=flags.arch, input=spec, classes=flags.classes, trust_pickle=flags.trust_pickle)
-    return Known(model.input, model.sha256)
+    model = read_model(path, flags)
+    return Known(model.input, file_sha256(path))
 
 
 def _deployed(given: Arguments) -> Known:
@@ -62,6 +59,7 @@ def check_export(given: Arguments, recipe: Recipe | None) -> tuple[Images, ...]:
     if given["data"]:
         need_split(given["data"], "data:")
     calibrated = Images("calibration", calibration, settings.images_wanted, seed, download)
+    _check_graph(Path(given["model"]), recipe, settings)
     if recipe is None:
         return (calibrated,)
     check_targets(recipe, settings)
@@ -72,6 +70,17 @@ def check_export(given: Arguments, recipe: Recipe | None) -> tuple[Images, ...]:
         learned,
         *((Images("validation", validation, None, seed, download),) if validation else ()),
     )
+
+
+def _check_graph(path: Path, recipe: Recipe | None, settings: ExportSettings) -> None:
+    """Refuse what a graph cannot undergo, or what earlier steps have decided in it."""
+    quantized = holds_quantized(path)
+    if recipe is not None and (quantized or path.suffix == ".onnx"):
+        check_graph_steps(recipe, path.name)
+    if quantized:
+        model = read_quantized(path)
+        check_decided(model, settings)
+        check_grids(model, settings)
 
 
 def _attack(given: Arguments) -> tuple[Images, ...]:

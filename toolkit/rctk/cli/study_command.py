@@ -13,13 +13,13 @@ from rctk.cli.places import check_folder
 from rctk.cli.study_cells import CellCommands
 from rctk.cli.study_words import finish, say_plan
 from rctk.report import render_html
+from rctk.report.study_table import study_tables
 from rctk.study.plan import plan
 from rctk.study.read import read_study
 from rctk.study.run import Outcome, Runner
 from rctk.study.selection import chosen
 from rctk.study.store import Store
 from rctk.study.study import slug
-from rctk.study.table import study_tables
 from rctk_kernels.errors import OptionError
 
 

@@ -19,18 +19,19 @@ from torch import nn
 
 from rctk.cli.console import Bars
 from rctk.cli.flags import DataFlags, RecordFlags, Switch, read_spec
-from rctk.cli.places import check_file, check_folder
+from rctk.cli.places import check_checkpoint, check_file, check_folder
+from rctk.cli.read_model import next_export
 from rctk.cli.stop import Stop
 from rctk.cli.train_flags import NO_TRAIN_FLAGS, TrainFlags
 from rctk.data import Split, read_split
 from rctk.data.read import need_split
 from rctk.machine import machine_facts, versions
 from rctk.model_io.checks import count_classes
-from rctk.models import build_architecture, runs_code
+from rctk.models import build_architecture
 from rctk.records import Record
 from rctk.train import Checkpoints, Epoch, History, ResumeFile, TrainSettings, draw_weights, train
 from rctk.train.checkpoints import last_path
-from rctk_kernels.errors import DataError, OptionError, RctkError
+from rctk_kernels.errors import DataError, RctkError
 
 NO_RECORD_FLAGS = RecordFlags()
 MOST_CLASSES = 100_000
@@ -96,9 +97,8 @@ def train_(  # noqa: PLR0913  # every parameter is a flag
 
 def _check_places(out: Path, state: Path, records: Path) -> None:
     """Refuse places that cannot be written, before an epoch is spent on it."""
-    if out.suffix == ".onnx":
-        raise OptionError(f"--out {out} names an ONNX file; a checkpoint ends in .pt or .safetensors")
-    for path in (out, last_path(out), state):
+    check_checkpoint(out, "--out")
+    for path in (last_path(out), state):
         check_file(path, "--out")
     check_folder(records, "--records")
 
@@ -108,8 +108,7 @@ def _tell(history: History, own: dict[str, object], saver: Checkpoints, held: Sp
     robust = f", under PGD {best.robust_accuracy:.1%}" if best.eps else ""
     kept = f"saved {saver.path}, the last epoch in {saver.last_path}"
     print(f"best epoch {best.number}: clean {best.clean_accuracy:.1%}{robust}, {len(held)} of {held.name}; {kept}")
-    code = f" --arch {saver.arch}" if runs_code(saver.arch) else ""
-    print(f"next: rctk export --int8 {saver.path}{code} --calibration {own['data']}")
+    print(next_export(saver.path, saver.arch, str(own["data"])))
     values = {"epochs": [asdict(epoch) for epoch in history.epochs], "samples": len(held), "stopped": history.stopped}
     Record.of("train", {"name": saver.path.name}, own, values, machine=machine_facts(), versions=versions()).append_to(
         records

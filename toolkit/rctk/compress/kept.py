@@ -17,10 +17,10 @@ from rctk.compress.recipe import Named
 from rctk.compress.step import Context, Draft
 from rctk.machine import versions
 from rctk.model_io.contents import read_contents
-from rctk.model_io.files import sha256_of
 from rctk.model_io.tensors import read_tensors, write_tensors
 from rctk.models import arch_of
 from rctk.models.pruned import PREFIX
+from rctk_export.bundle import file_sha256
 from rctk_kernels.errors import ModelError
 
 KEPT_DRAFT = "rctk-step"
@@ -63,7 +63,7 @@ def next_key(key: str, named: Named) -> str:
 
 def _files(values: Iterable[Any]) -> dict[str, str]:
     paths = [Path(value) for value in values if value and isinstance(value, (str, Path))]
-    return {str(path): sha256_of(path) for path in paths if path.is_file()}
+    return {str(path): file_sha256(path) for path in paths if path.is_file()}
 
 
 def _hash(values: Any) -> str:

@@ -52,6 +52,8 @@ def export_by_recipe(  # noqa: PLR0913  # what export_int8 takes, and the recipe
         OptionError: The recipe has module steps, and ``model`` is a graph; or a step trains for another target.
     """
     check_targets(recipe, settings)
+    if isinstance(model, QuantizedModel):
+        check_grids(model, settings)
     made = quantize_by_recipe(model, recipe, context, settings)
     return export_quantized(made, calibration, out, settings, force=force, progress=context.progress)
 
@@ -70,7 +72,7 @@ def export_quantized(
     Raises:
         OptionError: A step has trained the grids of another target.
     """
-    _check_targets(_targets(model), settings.targets)
+    check_grids(model, settings)
     return export_draft(model.draft, model.parent, calibration, out, settings, force=force, progress=progress)
 
 
@@ -92,10 +94,16 @@ def quantize_by_recipe(model: Model, recipe: Recipe, context: Context, settings:
 
 def check_steps(model: Model, recipe: Recipe) -> None:
     """Refuse module steps where the model is a graph already."""
-    if recipe.module_steps and not isinstance(model, LoadedModel):
+    if not isinstance(model, LoadedModel):
+        check_graph_steps(recipe, _name(model))
+
+
+def check_graph_steps(recipe: Recipe, graph: str) -> None:
+    """Refuse module steps, since the model of name ``graph`` is a graph already."""
+    if recipe.module_steps:
         name = recipe.module_steps[0].name
         raise OptionError(
-            f"{name} changes a torch module, and {_name(model)} is a graph; give the checkpoint that it was made from, "
+            f"{name} changes a torch module, and {graph} is a graph; give the checkpoint that it was made from, "
             f"or leave {name} out"
         )
 
@@ -106,8 +114,13 @@ def check_targets(recipe: Recipe, settings: ExportSettings) -> None:
     _check_targets(trained, settings.targets)
 
 
+def check_grids(model: QuantizedModel, settings: ExportSettings) -> None:
+    """Refuse targets that the grids of the model were not trained for."""
+    _check_targets(_targets(model), settings.targets)
+
+
 def check_decided(model: QuantizedModel, settings: ExportSettings) -> None:
-    """Refuse settings that would have no effect, since the model has decided them."""
+    """Refuse settings that would have no effect, since steps have decided them in the model."""
     for field in fields(settings):
         if field.name in DECIDED and getattr(settings, field.name) != field.default:
             flag = f"--{field.name.replace('_', '-')}"

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy.typing as npt
 import onnx
-from onnx import numpy_helper
 
 from rctk.compress.figures import accuracy
 from rctk.data.split import Split
@@ -15,6 +14,7 @@ from rctk.exporting.files import int8_files
 from rctk.exporting.quantized_checkpoint import QuantizedModel
 from rctk.progress import Progress
 from rctk_export.lint.layers import layer_rows, parameter_count
+from rctk_export.lint.view import View
 from rctk_export.onnx_files import serialize
 from rctk_export.onnx_module import OnnxModule
 
@@ -79,8 +79,6 @@ def _zero_weights(model: onnx.ModelProto, network: onnx.ModelProto) -> float:
 
 def _weights(model: onnx.ModelProto) -> dict[str, npt.NDArray[Any]]:
     """Return what each layer multiplies by, as stored."""
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    codes = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
-    layers = [node for node in model.graph.node if node.op_type in {"Conv", "ConvTranspose", "Gemm", "MatMul"}]
-    names = {node.name: codes.get(node.input[1], node.input[1]) for node in layers}
-    return {layer: numpy_helper.to_array(stored[name]) for layer, name in names.items() if name in stored}
+    view = View(model)
+    roots = {node.name: view.root(node.input[1]) for node in view.layers}
+    return {layer: view.graph.constants[root] for layer, root in roots.items() if root in view.graph.constants}

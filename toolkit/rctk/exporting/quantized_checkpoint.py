@@ -15,8 +15,8 @@ from rctk.compress.recipe import Recipe
 from rctk.compress.step import Draft
 from rctk.exporting.float_model import FloatModel
 from rctk.model_io.contents import DRAFT
-from rctk.model_io.files import sha256_of
 from rctk.model_io.tensors import peek, read_tensors, write_tensors
+from rctk_export.bundle import file_sha256
 from rctk_export.input_spec import InputSpec
 from rctk_kernels.errors import ModelError
 
@@ -92,4 +92,4 @@ def read_quantized(path: Path) -> QuantizedModel:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path} is a damaged checkpoint ({type(error).__name__}: {error}); make it again") from error
-    return QuantizedModel(draft=draft, parent=parent, source=path.name, sha256=sha256_of(path))
+    return QuantizedModel(draft=draft, parent=parent, source=path.name, sha256=file_sha256(path))

@@ -1,8 +1,7 @@
-"""Whole files or none, and what names them."""
+"""Whole files or none."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from rctk_export.whole_file import write_whole
@@ -17,12 +16,3 @@ def write_atomically(path: Path, data: memoryview) -> None:
         raise ModelError(
             f"cannot write {path}: {error.strerror}; nothing was changed, check folder, permission and free space"
         ) from error
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

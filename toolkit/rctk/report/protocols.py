@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rctk.records import Record
+from rctk.report.study_table import study_tables
 from rctk.report.tables import Table, file_name, numbers, tables
 from rctk.report.words import MISSING, budget, is_number, milliseconds, number, percent, percent_between, text
-from rctk.study.table import study_tables
 
 SIDES = {"float": "float", "twin": "twin"}
 
