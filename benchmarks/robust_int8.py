@@ -1,10 +1,11 @@
 """Whether int8 keeps the robustness of adversarially trained networks: calibrated engines, and trained ones.
 
     RCTK_MODELS=... RCTK_DATA=... python benchmarks/robust_int8.py --out FOLDER [--nets mnist-adv,cnn-a] [--samples 500]
-        [--ways ptq,at-qat] [--images 3000] [--epochs 2] [--lr 0.0005] [--protocol quick]
+        [--ways ptq,at-qat] [--images 3000] [--epochs 2] [--lr 0.0005] [--steps 10] [--step-size 0.25]
+        [--protocol quick]
 
 ptq: `rctk export` with its defaults. at-qat: with one step more, quantization-aware training of 8 bits from the
-published weights, whose inner attack (10 steps, the network's own budget) sees the quantized forward pass. Both are
+published weights, whose inner attack (the network's own budget) sees the quantized forward pass. Both are
 gated by `rctk compare --protocol`, which attacks float parent and engine on the same images, tries every candidate on
 both and audits them. The float parent of a trained engine is the published network. A run that was stopped goes on, and
 what is there is not run again; the table shows all that is.
@@ -38,6 +39,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=3000, help="training images of at-qat")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--lr", type=float, default=0.0005)
+    parser.add_argument("--steps", type=int, default=10, help="of the inner attack")
+    parser.add_argument("--step-size", type=float, default=0.25, help="of the inner attack, a share of its budget")
     parser.add_argument("--protocol", default="quick", choices=["quick", "standard", "full"])
     parser.add_argument("--max-drop", type=float, default=0.01)
     parser.add_argument("--target", default="cpu", choices=["cpu"])
@@ -68,7 +71,7 @@ def main() -> None:
 def training(name: str, options: argparse.Namespace) -> list[str]:
     """Return the flags of `rctk export` that train the quantized network."""
     loop = f"epochs={options.epochs},lr={options.lr},batch_size=64,weight_decay=0,bn=folded,target={options.target}"
-    attack = f"train.qat_at:eps={eps_of(name)};steps=10;step_size=0.25"
+    attack = f"train.qat_at:eps={eps_of(name)};steps={options.steps};step_size={options.step_size}"
     return ["--samples", str(options.images), "--step", f"quant.lsq:{loop},objective={attack}"]
 
 

@@ -136,7 +136,7 @@ def test_a_full_disk_leaves_no_half_line(tmp_path):
     path = bench(i=1).append_to(tmp_path)
     before = path.read_bytes()
     output, _ = run(APPEND_ON_A_FULL_DISK, tmp_path, len(before) + 1000).communicate()
-    assert output == f"cannot write {path}: File too large; choose a writable folder with free space by --out\n"
+    assert output == f"cannot write {path}: File too large; records need a writable folder with free space\n"
     assert path.read_bytes() == before
 
 

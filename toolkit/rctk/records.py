@@ -122,7 +122,7 @@ class Record:
                 os.close(descriptor)
         except OSError as error:
             raise RecordError(
-                f"cannot write {path}: {error.strerror or error}; choose a writable folder with free space by --out"
+                f"cannot write {path}: {error.strerror or error}; records need a writable folder with free space"
             ) from error
         return path
 

@@ -42,6 +42,11 @@ def test_every_augmentation_keeps_shapes_and_ranges_repeats_and_leaves_its_input
         assert torch.equal(first[1], y)
 
 
+def test_a_crop_that_loses_the_image_is_refused():
+    with pytest.raises(OptionError, match="padding of 8 pixels would shift whole 8x9 images out of sight"):
+        Crop(padding=8)(torch.rand(2, 1, 8, 9), torch.zeros(2), seeded())
+
+
 def test_a_crop_shifts_an_image_and_fills_with_zeros():
     x = torch.arange(1.0, 10.0).reshape(1, 1, 3, 3).repeat(200, 1, 1, 1)
     cropped, _ = Crop(padding=1)(x, torch.zeros(200), seeded())

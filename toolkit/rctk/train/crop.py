@@ -17,7 +17,7 @@ class Crop:
     """Shift each image by a few pixels in each direction; black fills the rim.
 
     Attributes:
-        padding: Largest shift in pixels; the 4 of CIFAR are too many for an 8x8 image.
+        padding: Largest shift in pixels, less than the side of an image; the 4 of CIFAR are too many for an 8x8 image.
     """
 
     mixes: ClassVar[bool] = False
@@ -31,6 +31,11 @@ class Crop:
     def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Shift images; see :class:`rctk.train.augmentation.Augmentation`."""
         count, _, height, width = x.shape
+        if self.padding >= min(height, width):
+            raise OptionError(
+                f"crop:padding of {self.padding} pixels would shift whole {height}x{width} images out of sight; "
+                f"choose less than {min(height, width)}"
+            )
         padded = F.pad(x, (self.padding,) * 4)
         top, left = torch.randint(0, 2 * self.padding + 1, (2, count), generator=generator).to(x.device)
         rows = top[:, None] + torch.arange(height, device=x.device)
