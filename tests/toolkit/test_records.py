@@ -142,7 +142,7 @@ def test_a_full_disk_leaves_no_half_line(tmp_path):
 
 def test_a_device_without_space_is_named(tmp_path):
     (tmp_path / FILE_NAME).symlink_to("/dev/full")
-    with pytest.raises(RecordError, match=r"cannot write .*: No space left on device; choose"):
+    with pytest.raises(RecordError, match=r"cannot write .*: No space left on device; records need"):
         bench().append_to(tmp_path)
 
 
