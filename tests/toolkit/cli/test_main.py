@@ -108,6 +108,24 @@ def test_a_second_signal_does_not_disturb_the_cleanup_of_the_first(monkeypatch):
         stop(signal.SIGINT, None)
 
 
+@pytest.mark.parametrize(("signals", "reached"), [(1, ["at work", "the end"]), (2, ["at work"])])
+def test_a_signal_waits_while_packages_are_imported_but_not_a_second_one(monkeypatch, signals, reached):
+    now = iter([10.0, 11.5])
+    monkeypatch.setattr("rctk.cli.stop.time.monotonic", lambda: next(now))
+    stop, found = Stop(), []
+
+    def imports():
+        with stop.held():
+            found.append("at work")
+            for _ in range(signals):
+                stop(signal.SIGTERM, None)
+            found.append("the end")
+
+    with pytest.raises(StoppedError):
+        imports()
+    assert (found, stop.code) == (reached, 143)
+
+
 def test_signals_that_the_parent_ignores_stay_ignored():
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:

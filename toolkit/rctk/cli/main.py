@@ -45,7 +45,7 @@ def run(arguments: Sequence[str], stop: Stop | None = None) -> int:
     """Run one command; return the exit code instead of leaving."""
     stop = stop or Stop()
     try:
-        code = _run(arguments)
+        code = _run(arguments, stop)
     except KeyboardInterrupt:
         code = stop.code
     except BaseException as error:  # noqa: BLE001  # whatever is left is a bug of rctk and shows its traceback
@@ -57,10 +57,12 @@ def run(arguments: Sequence[str], stop: Stop | None = None) -> int:
     return code
 
 
-def _run(arguments: Sequence[str]) -> int:
-    from rctk.cli.app import make_app  # noqa: PLC0415  # the signals are ours before anything large is imported
+def _run(arguments: Sequence[str], stop: Stop) -> int:
+    with stop.held():
+        from rctk.cli.app import make_app  # noqa: PLC0415  # the signals are ours before anything large is imported
 
-    code = make_app(arguments)(arguments)
+        app = make_app(arguments)
+    code = app(arguments)
     sys.stdout.flush()
     return code if isinstance(code, int) else DONE
 

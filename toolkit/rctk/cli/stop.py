@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 WORDS = {
@@ -30,6 +32,7 @@ class Stop:
     def __init__(self) -> None:
         self.number = 0
         self._since = float("-inf")
+        self._held = False
 
     def install(self) -> None:
         """Take over the signals, except those that the parent process chose to ignore (``nohup``)."""
@@ -41,7 +44,22 @@ class Stop:
         """End the command, unless its cleanup has just begun."""
         now = time.monotonic()
         if now - self._since > GRACE_S:
-            self.number, self._since = number, now
+            first, self.number, self._since = not self.number, number, now
+            if not (self._held and first):
+                raise StoppedError
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let a first signal wait for the end of the block; C extensions that are interrupted there abort the process.
+
+        A second one, after ``GRACE_S``, ends the block at once.
+        """
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self.number:
             raise StoppedError
 
     def too_late(self) -> None:
