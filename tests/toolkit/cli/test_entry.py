@@ -24,7 +24,7 @@ def test_a_signal_that_the_parent_ignores_stays_ignored():
 
 
 def test_the_handler_of_a_command_takes_over():
-    stop = f"main.run = lambda *_: exec({KILL!r})"
+    stop = f"main.run = lambda _words, _stop, ready: (ready(), exec({KILL!r}))"
     text = f"from rctk.cli import entry, main; {stop}; entry.main()"
     done = ran(text)
     assert "Traceback" in done.stderr  # nobody catches it here: the exception is ours again

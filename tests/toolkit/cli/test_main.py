@@ -11,7 +11,7 @@ import pytest
 
 from rctk.cli import doctor_command
 from rctk.cli.main import main, open_streams, run, set_environment
-from rctk.cli.stop import Stop, StoppedError
+from rctk.cli.stop import Stop, StoppedError, end_at_once
 from rctk_kernels.errors import DataError, RctkError
 
 
@@ -108,28 +108,13 @@ def test_a_second_signal_does_not_disturb_the_cleanup_of_the_first(monkeypatch):
         stop(signal.SIGINT, None)
 
 
-@pytest.mark.parametrize(("signals", "reached"), [(1, ["at work", "the end"]), (2, ["at work"])])
-def test_a_signal_waits_while_packages_are_imported_but_not_a_second_one(monkeypatch, signals, reached):
-    now = iter([10.0, 11.5])
-    monkeypatch.setattr("rctk.cli.stop.time.monotonic", lambda: next(now))
-    stop, found = Stop(), []
-
-    def imports():
-        with stop.held():
-            found.append("at work")
-            for _ in range(signals):
-                stop(signal.SIGTERM, None)
-            found.append("the end")
-
-    with pytest.raises(StoppedError):
-        imports()
-    assert (found, stop.code) == (reached, 143)
-
-
 def test_signals_that_the_parent_ignores_stay_ignored():
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        end_at_once()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
         stop = Stop()
         stop.install()
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

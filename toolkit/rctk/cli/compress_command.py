@@ -10,8 +10,9 @@ from cyclopts import Parameter
 from rctk.checkpoint import LoadedModel, save_checkpoint
 from rctk.cli.console import Bars, share, size, table
 from rctk.cli.flags import DataFlags, ModelFlags, RecordFlags
+from rctk.cli.next_step import next_export
 from rctk.cli.places import check_checkpoint, check_folder
-from rctk.cli.read_model import next_export, read_model
+from rctk.cli.read_model import read_model
 from rctk.cli.recipe_flags import RecipeFlags
 from rctk.compress.apply import apply_recipe
 from rctk.compress.figures import Figures, figures

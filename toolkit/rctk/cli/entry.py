@@ -11,7 +11,7 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where t
 
 
 def main() -> None:
-    """Run ``rctk``; its own handler takes over first of all."""
+    """Run ``rctk``; its own handler takes over when the command begins."""
     from rctk.cli.main import main as run  # noqa: PLC0415  # after the line above
 
     run()

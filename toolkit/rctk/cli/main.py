@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from rctk.cli.stop import Stop
+from rctk.cli.stop import Stop, end_at_once
 from rctk_kernels.errors import RctkError
 
 HOST = "rctk[host]"
@@ -32,20 +32,26 @@ STEPS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
-    stop = Stop()
-    stop.install()
+    end_at_once()
     set_environment()
     open_streams()
-    code = run(sys.argv[1:] if arguments is None else list(arguments), stop)
+    stop = Stop()
+    code = run(sys.argv[1:] if arguments is None else list(arguments), stop, stop.install)
     stop.too_late()
     sys.exit(code)
 
 
-def run(arguments: Sequence[str], stop: Stop | None = None) -> int:
-    """Run one command; return the exit code instead of leaving."""
+def run(arguments: Sequence[str], stop: Stop | None = None, ready: Callable[[], None] = lambda: None) -> int:
+    """Run one command; return the exit code instead of leaving.
+
+    Args:
+        arguments: The words behind ``rctk``.
+        stop: Handler of the signals that end the command.
+        ready: Called when the command is imported, before it begins.
+    """
     stop = stop or Stop()
     try:
-        code = _run(arguments, stop)
+        code = _run(arguments, ready)
     except KeyboardInterrupt:
         code = stop.code
     except BaseException as error:  # noqa: BLE001  # whatever is left is a bug of rctk and shows its traceback
@@ -57,11 +63,11 @@ def run(arguments: Sequence[str], stop: Stop | None = None) -> int:
     return code
 
 
-def _run(arguments: Sequence[str], stop: Stop) -> int:
-    with stop.held():
-        from rctk.cli.app import make_app  # noqa: PLC0415  # the signals are ours before anything large is imported
+def _run(arguments: Sequence[str], ready: Callable[[], None]) -> int:
+    from rctk.cli.app import make_app  # noqa: PLC0415  # what signals do is decided before anything large is imported
 
-        app = make_app(arguments)
+    app = make_app(arguments)
+    ready()
     code = app(arguments)
     sys.stdout.flush()
     return code if isinstance(code, int) else DONE

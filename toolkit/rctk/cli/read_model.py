@@ -1,4 +1,4 @@
-"""A model file in any form that the workstation's commands take, and the command that takes a new one."""
+"""A model file in any form that the workstation's commands take."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from rctk.cli.flags import ModelFlags
 from rctk.exporting.by_recipe import Model
 from rctk.exporting.float_model import read_float_model
 from rctk.exporting.quantized_checkpoint import holds_quantized, read_quantized
-from rctk.models import runs_code
 from rctk_kernels.errors import OptionError
 
 NO_MODEL_FLAGS = ModelFlags()
@@ -28,9 +27,3 @@ def read_model(path: Path, flags: ModelFlags) -> Model:
             f"{path} holds its own graph and input; leave --arch, --input, --mean, --std and --classes out"
         )
     return read_quantized(path)
-
-
-def next_export(path: Path, arch: str, calibration: str = "SET:train") -> str:
-    """Return the line that tells how to export a checkpoint; only code of the user's own has to be named again."""
-    code = f" --arch {arch}" if runs_code(arch) else ""
-    return f"next: rctk export --int8 {path}{code} --calibration {calibration}"

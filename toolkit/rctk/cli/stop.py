@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 
 WORDS = {
@@ -15,6 +13,17 @@ WORDS = {
 }
 GRACE_S = 1.0
 """An impatient second signal within this time does not disturb the cleanup that the first one started."""
+
+
+def end_at_once() -> None:
+    """Let signals end the process without a word, except those that the parent process chose to ignore (``nohup``).
+
+    This is for the time before a command begins: nothing is written yet, and an exception that meets the C extensions
+    which are being imported then would abort the process now and then.
+    """
+    for number in WORDS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class StoppedError(KeyboardInterrupt):
@@ -32,7 +41,6 @@ class Stop:
     def __init__(self) -> None:
         self.number = 0
         self._since = float("-inf")
-        self._held = False
 
     def install(self) -> None:
         """Take over the signals, except those that the parent process chose to ignore (``nohup``)."""
@@ -44,22 +52,7 @@ class Stop:
         """End the command, unless its cleanup has just begun."""
         now = time.monotonic()
         if now - self._since > GRACE_S:
-            first, self.number, self._since = not self.number, number, now
-            if not (self._held and first):
-                raise StoppedError
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Let a first signal wait for the end of the block; C extensions that are interrupted there abort the process.
-
-        A second one, after ``GRACE_S``, ends the block at once.
-        """
-        self._held = True
-        try:
-            yield
-        finally:
-            self._held = False
-        if self.number:
+            self.number, self._since = number, now
             raise StoppedError
 
     def too_late(self) -> None:

@@ -19,8 +19,8 @@ from torch import nn
 
 from rctk.cli.console import Bars
 from rctk.cli.flags import DataFlags, RecordFlags, Switch, read_spec
+from rctk.cli.next_step import next_export
 from rctk.cli.places import check_checkpoint, check_file, check_folder
-from rctk.cli.read_model import next_export
 from rctk.cli.stop import Stop
 from rctk.cli.train_flags import NO_TRAIN_FLAGS, TrainFlags
 from rctk.data import Split, read_split
