@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import NamedTuple
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_arrives():
+    """Take Ctrl-C up again where a shell ignores it for what it runs in the background: processes inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
