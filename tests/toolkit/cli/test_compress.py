@@ -11,6 +11,8 @@ import torch
 from rctk.checkpoint import load_model
 from rctk.cli.recipe_flags import RecipeFlags
 from rctk.compress import STEPS
+from rctk.compress.recipe import Recipe
+from rctk_kernels.errors import OptionError
 
 PRUNE = "prune.depgraph:criterion=l1,ratio=0.3,by=params"
 FEW = ("--calibration-samples", "64", "--check-samples", "32", "--target", "cpu", "--allow-mismatch")
@@ -212,6 +214,23 @@ def test_a_graph_takes_no_module_steps(rctk, tmp_path, float_onnx):
 def test_a_step_that_trains_for_one_target_is_refused_for_others_before_it_trains(rctk, checkpoint, digits):
     refusal = rctk("export", checkpoint, "--calibration", digits, "--step", "quant.lsq:epochs=9000").refusal
     assert "quant.lsq trains the grids of one target, cpu, and not of cpu, tensorrt; pass --target cpu alone" in refusal
+
+
+@pytest.mark.parametrize("step", ["quant.weight_only:bits=4", "quant.ptq_dynamic8"])
+def test_a_form_of_one_target_is_refused_for_others_before_anything_trains(rctk, tmp_path, checkpoint, step):
+    arguments = ("--calibration", "digits:train", "--step", "train.finetune:epochs=9000", "--step", step, "-o", "out")
+    refusal = rctk("export", checkpoint, *arguments).refusal
+    assert "files are for ONNX Runtime on CPUs only; pass --target cpu and no other" in refusal
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "step",
+    ["quant.ptq_static8:weight_bits=9", "quant.ptq_static8:activation_bits=1", "quant.layer_bits:layer=a,input_bits=9"],
+)
+def test_widths_that_do_not_exist_are_refused_with_the_recipe(step):
+    with pytest.raises(OptionError, match="codes have 2 to 8 bits"):
+        Recipe.of([step])
 
 
 def test_a_target_latency_is_a_pruning_step_in_front_of_the_others():

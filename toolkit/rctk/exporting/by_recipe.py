@@ -16,6 +16,7 @@ from rctk.compress.recipe import Recipe
 from rctk.compress.step import Context
 from rctk.data.split import Split
 from rctk.exporting.export import ExportSettings, export_draft, first_draft
+from rctk.exporting.files import check_form
 from rctk.exporting.float_model import FloatModel, captured
 from rctk.exporting.quantized_checkpoint import QuantizedModel
 from rctk.progress import Progress
@@ -109,13 +110,16 @@ def check_graph_steps(recipe: Recipe, graph: str) -> None:
 
 
 def check_targets(recipe: Recipe, settings: ExportSettings) -> None:
-    """Refuse targets that a quantization-aware step does not train for, before it has trained for hours."""
+    """Refuse targets that a step does not train for, or cannot be written for, before one has trained for hours."""
+    for named in recipe.graph_steps:
+        check_form(getattr(named.step, "form", "static"), settings.targets)
     trained = [(named.name, getattr(named.step, "target", None)) for named in recipe.graph_steps]
     _check_targets(trained, settings.targets)
 
 
 def check_grids(model: QuantizedModel, settings: ExportSettings) -> None:
-    """Refuse targets that the grids of the model were not trained for."""
+    """Refuse targets that the grids of the model were not trained for, or that its form cannot be written for."""
+    check_form(model.draft.form, settings.targets)
     _check_targets(_targets(model), settings.targets)
 
 

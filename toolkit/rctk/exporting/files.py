@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 
-from rctk.compress.step import Draft
+from rctk.compress.step import Draft, Form
 from rctk.data.split import Split
 from rctk.progress import Progress
 from rctk.quantize import CALIBRATORS
@@ -114,6 +114,12 @@ def _check_layers(graph: Graph, names: Collection[str]) -> None:
             raise unknown("layer", name, layers)
 
 
+def check_form(form: Form, targets: Sequence[str]) -> None:
+    """Refuse targets for which no file of ``form`` can be written."""
+    if form != "static" and set(targets) != {"cpu"}:
+        raise OptionError(f"{form} files are for ONNX Runtime on CPUs only; pass --target cpu and no other")
+
+
 def _quantized(target: str, draft: Draft, plan: Plan, ranges: Ranges) -> Quantized:
     written = write_qdq(draft.model, plan, ranges, draft.formats)
     onnx.checker.check_model(written, full_check=True)
@@ -123,8 +129,7 @@ def _quantized(target: str, draft: Draft, plan: Plan, ranges: Ranges) -> Quantiz
 
 def _unplaced(draft: Draft, targets: Sequence[str], progress: Progress) -> Quantized:
     """Return the file of a form that no planner places: activation grids at run time, or weights alone."""
-    if set(targets) != {"cpu"}:
-        raise OptionError(f"{draft.form} files are for ONNX Runtime on CPUs only; add --target cpu")
+    check_form(draft.form, targets)
     graph = Graph(draft.model)
     if draft.form == "dynamic":
         written = write_dynamic(draft.model, draft.keep_float)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from rctk.compress.step import Context, Draft
+from rctk.compress.step import Context, Draft, Form
 from rctk_export.graph import Graph
 
 
@@ -19,6 +19,7 @@ class PtqDynamic8:
     """
 
     kind: ClassVar[Literal["graph"]] = "graph"
+    form: ClassVar[Form] = "dynamic"
     layers: Literal["linear", "all"] = "linear"
 
     def __call__(self, draft: Draft, context: Context) -> Draft:  # noqa: ARG002  # no images are needed
@@ -26,5 +27,5 @@ class PtqDynamic8:
         draft.require_undecided("quant.ptq_dynamic8")
         convolutions = [node.name for node in Graph(draft.model).nodes if node.op_type == "Conv"]
         kept = draft.keep_float if self.layers == "all" else (*draft.keep_float, *convolutions)
-        changed = replace(draft, form="dynamic", keep_float=tuple(dict.fromkeys(kept)))
+        changed = replace(draft, form=self.form, keep_float=tuple(dict.fromkeys(kept)))
         return changed.noted("quant.ptq_dynamic8", layers=self.layers)

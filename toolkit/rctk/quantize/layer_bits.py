@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from rctk.compress.step import Context, Draft
 from rctk.quantize.layers import weight_layers
+from rctk_export.quantize.formats import Formats
 from rctk_export.registry import unknown
 from rctk_kernels.errors import OptionError
 
@@ -25,6 +26,11 @@ class LayerBits:
     layer: str
     weight_bits: int = 0
     input_bits: int = 0
+
+    def __post_init__(self) -> None:
+        for name, bits in (("weight_bits", self.weight_bits), ("input_bits", self.input_bits)):
+            if bits:
+                Formats(layer_bits={f"quant.layer_bits:{name}": bits})
 
     def __call__(self, draft: Draft, context: Context) -> Draft:  # noqa: ARG002  # no images are needed
         """See :class:`rctk.compress.step.GraphStep`."""

@@ -10,6 +10,7 @@ from rctk.quantize import CALIBRATORS
 from rctk.quantize.calibrate import Images, Kind
 from rctk.quantize.layers import weight_layers
 from rctk.threat import ThreatModel
+from rctk_export.quantize.formats import Formats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class PtqStatic8:
     def __post_init__(self) -> None:
         CALIBRATORS.build(self.calibrator)
         ThreatModel(eps=self.eps)
+        Formats(weight_bits=self.weight_bits, activation_bits=self.activation_bits)
 
     def __call__(self, draft: Draft, context: Context) -> Draft:  # noqa: ARG002  # the export calibrates
         """See :class:`rctk.compress.step.GraphStep`."""

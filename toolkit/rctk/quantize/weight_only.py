@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from rctk.compress.step import Context, Draft
+from rctk.compress.step import Context, Draft, Form
 from rctk_kernels.errors import OptionError
 
 
@@ -23,6 +23,7 @@ class WeightOnly:
     """
 
     kind: ClassVar[Literal["graph"]] = "graph"
+    form: ClassVar[Form] = "weight-only"
     bits: int = 4
 
     def __post_init__(self) -> None:
@@ -31,5 +32,5 @@ class WeightOnly:
 
     def __call__(self, draft: Draft, context: Context) -> Draft:  # noqa: ARG002  # no images are needed
         """See :class:`rctk.compress.step.GraphStep`."""
-        changed = replace(draft, form="weight-only").with_formats(weight_bits=self.bits)
+        changed = replace(draft, form=self.form).with_formats(weight_bits=self.bits)
         return changed.noted("quant.weight_only", bits=self.bits)
