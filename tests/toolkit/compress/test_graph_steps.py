@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -126,3 +128,43 @@ def test_unknown_layers_are_named(draft, context):
     wrong = draft.with_formats(layer_bits={"stm": 4})
     with pytest.raises(OptionError, match="did you mean 'stem'"):
         int8_files(wrong, ("cpu",), context.train, Silent())
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (("weight_only:bits=2", "ptq_static8:activation_bits=4"), "ptq_static8 chooses formats that quant.weight_only"),
+        (("ptq_static8:weight_bits=4", "ptq_dynamic8"), "ptq_dynamic8 chooses formats that quant.ptq_static8"),
+        (("ptq_dynamic8", "weight_only"), "weight_only chooses formats that quant.ptq_dynamic8"),
+        (("seqmse:samples=16", "weight_only:bits=2"), "put quant.weight_only in front of it"),
+        (("lsq:epochs=1", "ptq_static8"), "put quant.ptq_static8 in front of it"),
+        (("ptq_static8:weight_bits=2", "lsq:epochs=1"), "lsq has widths of its own, weights=8 and activations=8"),
+    ],
+)
+def test_a_step_that_would_undo_another_is_refused(texts, words, draft, context):
+    first, second = (STEPS.build(f"quant.{text}") for text in texts)
+    begun = first(draft, context)
+    with pytest.raises(OptionError, match=words):
+        second(begun, context)
+
+
+@pytest.mark.parametrize(("step", "told"), [("pact:weights=4", True), ("xnor", True), ("lsq:weights=4", False)])
+def test_a_step_without_a_code_for_zero_says_so(draft, context, step, told):
+    class Heard(Silent):
+        def __init__(self):
+            self.notes = []
+
+        def note(self, text):
+            self.notes.append(text)
+
+    sparse = Draft(model=onnx.ModelProto.FromString(draft.model.SerializeToString()), input=draft.input)
+    for tensor in sparse.model.graph.initializer:
+        weight = onnx.numpy_helper.to_array(tensor).copy()
+        if weight.ndim > 1:
+            weight.reshape(-1)[::2] = 0
+            tensor.CopyFrom(onnx.numpy_helper.from_array(weight, tensor.name))
+    heard = Heard()
+    STEPS.build(f"quant.{step}{',' if ':' in step else ':'}edge_layers=same,epochs=1")(
+        sparse, replace(context, progress=heard)
+    )
+    assert any("has no code for zero" in note for note in heard.notes) == told

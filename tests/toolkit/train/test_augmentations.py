@@ -47,6 +47,11 @@ def test_a_crop_that_loses_the_image_is_refused():
         Crop(padding=8)(torch.rand(2, 1, 8, 9), torch.zeros(2), seeded())
 
 
+def test_a_cutout_that_covers_every_image_is_refused():
+    with pytest.raises(OptionError, match="cutout:size of 16 pixels covers whole 8x9 images"):
+        Cutout()(torch.rand(2, 1, 8, 9), torch.zeros(2), seeded())
+
+
 def test_a_crop_shifts_an_image_and_fills_with_zeros():
     x = torch.arange(1.0, 10.0).reshape(1, 1, 3, 3).repeat(200, 1, 1, 1)
     cropped, _ = Crop(padding=1)(x, torch.zeros(200), seeded())

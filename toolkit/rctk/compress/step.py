@@ -22,6 +22,8 @@ from rctk_export.quantize.formats import Formats
 from rctk_kernels.errors import OptionError
 
 Form = Literal["static", "dynamic", "weight-only"]
+CHOOSING = ("quant.weight_only", "quant.ptq_dynamic8", "quant.ptq_static8", "quant.mixed")
+"""Steps that choose the formats of a whole file: a second one would undo the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,18 @@ class Draft:
             raise OptionError(
                 f"{step} changes the weights, but an earlier step has already fixed the grid of {decided[0]!r}; "
                 f"put {step} in front of it"
+            )
+
+    def require_unchosen(self, step: str) -> None:
+        """Refuse a step that chooses the formats of the whole file where others have chosen or used some already."""
+        before = [name for name in CHOOSING if name in self.facts]
+        decided = [*self.formats.weights, *self.formats.steps, *self.ranges]
+        if before:
+            raise OptionError(f"{step} chooses formats that {before[0]} has chosen already; leave one of the two out")
+        if decided:
+            raise OptionError(
+                f"{step} chooses formats, but an earlier step has already fixed the grid of {decided[0]!r}; put {step} "
+                "in front of it, or leave it out"
             )
 
 

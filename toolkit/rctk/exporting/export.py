@@ -237,9 +237,11 @@ def _checked(  # noqa: PLR0913  # one check needs the file, its images and where
         parent=parent,
     )
     if found.parent is not None and found.parent < USUAL:
+        static = "`rctk inspect --sensitivity` finds the layers, --max-drop 0.01 keeps them float"
+        remedy = "take more bits, or name layers with --keep-float" if "form" in item.facts else static
         progress.note(
             f"int8 file for {item.target}: {found.parent:.1%} of {found.samples} clean images keep the class that the "
-            "float model gives them; `rctk inspect --sensitivity` finds the layers, --max-drop 0.01 keeps them float"
+            f"float model gives them; {remedy}"
         )
     if found.clean < settings.min_agreement:
         text = (

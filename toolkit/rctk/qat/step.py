@@ -9,11 +9,12 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from rctk.compress.step import Context, Draft
+from rctk.progress import Progress
 from rctk.qat.distilled import Distilled, graph_teacher
 from rctk.qat.net import QatNet
 from rctk.qat.place import Edge, Spot, place
 from rctk.qat.quantizer import ActivationQuantizer, WeightQuantizer
-from rctk.quantize.layers import draw
+from rctk.quantize.layers import draw, weight_layers
 from rctk.train.loop import train
 from rctk.train.objective import Objective, Replaying
 from rctk.train.settings import Epoch, History, LoopSettings, TrainSettings
@@ -110,7 +111,14 @@ class Qat(LoopSettings, ABC):
         draft.require_undecided(self.name)
         if draft.form != "static":
             raise OptionError(f"{self.name} trains static grids, and an earlier step chose {draft.form} ones")
+        if (draft.formats.weight_bits, draft.formats.activation_bits) != (8, 8):
+            raise OptionError(
+                f"{self.name} has widths of its own, weights={self.weights} and activations={self.activations}; leave "
+                "the step that chooses others out"
+            )
         net = self.net(draft, context)
+        if self.keep_zeros:
+            self._tell_lost_zeros(draft, net, context.progress)
         history = self.train(net, draft, context)
         return net.draft().noted(
             self.name,
@@ -126,6 +134,21 @@ class Qat(LoopSettings, ABC):
             best_epoch=history.best.number,
             validation_accuracy=history.best.clean_accuracy,
         )
+
+    def _tell_lost_zeros(self, draft: Draft, net: QatNet, progress: Progress) -> None:
+        """Say where zero weights, such as those of a 2:4 pattern, get other codes, before it is trained for hours."""
+        codes = {name: weight.codes for name, weight in net.draft().formats.weights.items() if weight.codes is not None}
+        layers = [layer for layer in weight_layers(draft) if layer.name in codes]
+        zeros = sum(int((layer.weight == 0).sum()) for layer in layers)
+        lost = sum(
+            int(((layer.weight == 0) & (codes[layer.name][tuple(map(slice, layer.weight.shape))] != 0)).sum())
+            for layer in layers
+        )
+        if 10 * lost > zeros:
+            progress.note(
+                f"{self.name} with {self.weights} bits has no code for zero: {lost} of {zeros} zero weights, such as "
+                "those of a 2:4 pattern, get others; quant.lsq keeps them"
+            )
 
     def train(self, net: QatNet, draft: Draft, context: Context) -> History:
         """Train ``net`` in place, as :func:`rctk.train.train` does; ``draft`` is the float graph it was made from."""

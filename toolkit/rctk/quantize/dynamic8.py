@@ -24,7 +24,7 @@ class PtqDynamic8:
 
     def __call__(self, draft: Draft, context: Context) -> Draft:  # noqa: ARG002  # no images are needed
         """See :class:`rctk.compress.step.GraphStep`."""
-        draft.require_undecided("quant.ptq_dynamic8")
+        draft.require_unchosen("quant.ptq_dynamic8")
         convolutions = [node.name for node in Graph(draft.model).nodes if node.op_type == "Conv"]
         kept = draft.keep_float if self.layers == "all" else (*draft.keep_float, *convolutions)
         changed = replace(draft, form=self.form, keep_float=tuple(dict.fromkeys(kept)))

@@ -43,6 +43,7 @@ class PtqStatic8:
 
     def __call__(self, draft: Draft, context: Context) -> Draft:  # noqa: ARG002  # the export calibrates
         """See :class:`rctk.compress.step.GraphStep`."""
+        draft.require_unchosen("quant.ptq_static8")
         draft = replace(draft, calibrator=self.calibrator, images=Images(kind=self.calib, eps=self.eps))
         draft = draft.with_formats(
             weight_bits=self.weight_bits,

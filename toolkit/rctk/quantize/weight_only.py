@@ -32,5 +32,6 @@ class WeightOnly:
 
     def __call__(self, draft: Draft, context: Context) -> Draft:  # noqa: ARG002  # no images are needed
         """See :class:`rctk.compress.step.GraphStep`."""
+        draft.require_unchosen("quant.weight_only")
         changed = replace(draft, form=self.form).with_formats(weight_bits=self.bits)
         return changed.noted("quant.weight_only", bits=self.bits)

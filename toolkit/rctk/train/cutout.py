@@ -36,6 +36,11 @@ class Cutout:
     def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Cover squares; see :class:`rctk.train.augmentation.Augmentation`."""
         count, _, height, width = x.shape
+        if self.size >= 2 * min(height, width):
+            raise OptionError(
+                f"cutout:size of {self.size} pixels covers whole {height}x{width} images wherever it lies; choose less "
+                f"than {min(height, width)}"
+            )
         top, left = (
             torch.randint(0, side, (count, 1), generator=generator).to(x.device) - self.size // 2
             for side in (height, width)
