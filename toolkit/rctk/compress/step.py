@@ -87,25 +87,28 @@ class Draft:
         """Return the same draft with changed fields of ``formats``."""
         return replace(self, formats=replace(self.formats, **changes))
 
+    @property
+    def decided(self) -> list[str]:
+        """Layers and tensors whose codes, grids or ranges stand already."""
+        return [*self.formats.weights, *self.formats.steps, *self.ranges]
+
     def require_undecided(self, step: str) -> None:
         """Refuse a step that changes weights after others have decided on codes or ranges of the old ones."""
-        decided = [*self.formats.weights, *self.formats.steps, *self.ranges]
-        if decided:
+        if self.decided:
             raise OptionError(
-                f"{step} changes the weights, but an earlier step has already fixed the grid of {decided[0]!r}; "
+                f"{step} changes the weights, but an earlier step has already fixed the grid of {self.decided[0]!r}; "
                 f"put {step} in front of it"
             )
 
     def require_unchosen(self, step: str) -> None:
         """Refuse a step that chooses the formats of the whole file where others have chosen or used some already."""
         before = [name for name in CHOOSING if name in self.facts]
-        decided = [*self.formats.weights, *self.formats.steps, *self.ranges]
         if before:
             raise OptionError(f"{step} chooses formats that {before[0]} has chosen already; leave one of the two out")
-        if decided:
+        if self.decided:
             raise OptionError(
-                f"{step} chooses formats, but an earlier step has already fixed the grid of {decided[0]!r}; put {step} "
-                "in front of it, or leave it out"
+                f"{step} chooses formats, but an earlier step has already fixed the grid of {self.decided[0]!r}; put "
+                f"{step} in front of it, or leave it out"
             )
 
 
