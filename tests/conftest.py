@@ -58,3 +58,18 @@ def rctk(capsys, monkeypatch, tmp_path):
         return Done(code, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture
+def heard():
+    """Progress that keeps what is said, as ``notes``."""
+    from rctk.progress import Silent
+
+    class Heard(Silent):
+        def __init__(self):
+            self.notes = []
+
+        def note(self, text):
+            self.notes.append(text)
+
+    return Heard()

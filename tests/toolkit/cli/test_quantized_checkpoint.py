@@ -68,21 +68,29 @@ def test_it_becomes_the_bundle_that_an_export_with_the_recipe_gives(rctk, tmp_pa
 
 def test_steps_go_on_where_earlier_ones_have_ended(rctk, tmp_path, checkpoint):
     rctk("compress", checkpoint, *DATA, "--step", "quant.seqmse:samples=32", "-o", "a.safetensors")
-    done = rctk("compress", "a.safetensors", *DATA, "--step", "quant.bias_correction:samples=32", "-o", "b.pt")
+    done = rctk("compress", "a.safetensors", *DATA, "--step", "quant.adaround:iterations=9,samples=32", "-o", "b.pt")
     assert done.code == 0, done.err
     shown = rctk("inspect", "b.pt", "--layers").out
     assert "step 1: quant.seqmse" in shown
-    assert "step 2: quant.bias_correction (samples 32)" in shown
-    assert "scales" in shown
+    assert "step 2: quant.adaround (iterations 9" in shown
+    assert "codes" in shown
     facts = json.loads(rctk("inspect", "b.pt", "--json").out)
-    assert [row["weights"] for row in facts["layers"]] == ["scales"] * 4
-    assert list(facts["facts"]) == ["quant.seqmse", "quant.bias_correction"]
+    assert [row["weights"] for row in facts["layers"]] == ["codes"] * 4
+    assert list(facts["facts"]) == ["quant.seqmse", "quant.adaround"]
     done = rctk(
-        "export", "b.pt", "--calibration", "digits:train", *FEW, "-o", "out", "--step", "quant.adaround:iterations=9"
+        "export",
+        "b.pt",
+        "--calibration",
+        "digits:train",
+        *FEW,
+        "-o",
+        "out",
+        "--step",
+        "quant.bias_correction:samples=32",
     )
     assert done.code == 0, done.err
     recipe = json.loads((tmp_path / "out" / "manifest.json").read_text())["model"]["recipe"]
-    assert [step["step"] for step in recipe] == ["quant.seqmse", "quant.bias_correction", "quant.adaround"]
+    assert [step["step"] for step in recipe] == ["quant.seqmse", "quant.adaround", "quant.bias_correction"]
 
 
 def test_a_float_graph_can_be_quantized_too(rctk, float_onnx):
@@ -108,7 +116,10 @@ def test_widths_are_those_of_the_codes(rctk, trained):
             ("compress", "w4a4.pt", *DATA, "--step", "prune.nm24", "-o", "x.pt"),
             "prune.nm24 changes a torch module, and w4a4.pt",
         ),
-        (("compress", "w4a4.pt", *DATA, "--step", "quant.equalize", "-o", "x.pt"), "has already fixed the grid"),
+        (
+            ("compress", "w4a4.pt", *DATA, "--step", "quant.equalize", "-o", "x.pt"),
+            "quant.lsq has fixed their codes or scales already",
+        ),
         (
             ("export", "w4a4.pt", "--calibration", "digits:train", "-o", "x"),
             "quant.lsq trains the grids of one target, cpu",

@@ -29,7 +29,7 @@ RECIPE = Recipe.of(
         "prune.depgraph:ratio=0.3,round_to=4",
         "train.finetune:epochs=4,lr=0.05,batch_size=32",
         "prune.nm24",
-        "train.finetune:epochs=4,lr=0.05,batch_size=32,keep_zeros=false",
+        "train.finetune:epochs=4,lr=0.05,batch_size=32",
         "quant.equalize",
         "quant.bias_correction:samples=64",
     ]

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from rctk.compress import STEPS
+from rctk.compress.apply import apply_graph_steps
+from rctk.compress.recipe import Recipe
 from rctk.compress.step import Context, Draft
 from rctk.data.split import Split
 from rctk.exporting.files import int8_files
@@ -95,13 +97,6 @@ def test_the_files_of_every_step_are_clean_and_name_it(name, draft, context):
         assert name in item.facts["steps"]
 
 
-@pytest.mark.parametrize("name", ["quant.equalize", "quant.absorb_bias"])
-def test_steps_that_change_weights_come_before_those_that_decide_codes(name, draft, context):
-    decided = built("quant.seqmse")(draft, context)
-    with pytest.raises(OptionError, match=f"{name} changes the weights.*put {name} in front"):
-        built(name)(decided, context)
-
-
 def test_the_usual_pipeline_runs_in_one_go(draft, context):
     for text in ("quant.ptq_static8:weight_bits=4,calibrator=mse", "quant.equalize", "quant.seqmse:samples=16"):
         draft = STEPS.build(text)(draft, context)
@@ -124,46 +119,36 @@ def test_edge_layers(draft, context, edges, kept, bits):
     assert done.formats.of_layer("point") == 3
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        ("quant.seqmse", "quant.equalize", "quant.seqmse has fixed their codes or scales already"),
+        ("quant.mixed", "quant.ptq_static8", "that quant.mixed has chosen already"),
+        ("quant.weight_only", "quant.ptq_dynamic8", "that quant.weight_only has chosen already"),
+        ("quant.layer_bits", "quant.lsq", "leave out quant.layer_bits"),
+        ("quant.bias_correction", "quant.adaround", "put quant.adaround in front of it"),
+    ],
+)
+def test_steps_respect_what_stands_in_a_draft(first, second, words, draft, context):
+    begun = apply_graph_steps(draft, Recipe.of([f"{first}:{SMALL.get(first, '')}"]), context)
+    with pytest.raises(OptionError, match=words):
+        apply_graph_steps(begun, Recipe.of([f"{second}:{SMALL.get(second, '')}"]), context)
+
+
 def test_unknown_layers_are_named(draft, context):
     wrong = draft.with_formats(layer_bits={"stm": 4})
     with pytest.raises(OptionError, match="did you mean 'stem'"):
         int8_files(wrong, ("cpu",), context.train, Silent())
 
 
-@pytest.mark.parametrize(
-    ("texts", "words"),
-    [
-        (("weight_only:bits=2", "ptq_static8:activation_bits=4"), "ptq_static8 chooses formats that quant.weight_only"),
-        (("ptq_static8:weight_bits=4", "ptq_dynamic8"), "ptq_dynamic8 chooses formats that quant.ptq_static8"),
-        (("ptq_dynamic8", "weight_only"), "weight_only chooses formats that quant.ptq_dynamic8"),
-        (("seqmse:samples=16", "weight_only:bits=2"), "put quant.weight_only in front of it"),
-        (("lsq:epochs=1", "ptq_static8"), "put quant.ptq_static8 in front of it"),
-        (("ptq_static8:weight_bits=2", "lsq:epochs=1"), "lsq has widths of its own, weights=8 and activations=8"),
-    ],
-)
-def test_a_step_that_would_undo_another_is_refused(texts, words, draft, context):
-    first, second = (STEPS.build(f"quant.{text}") for text in texts)
-    begun = first(draft, context)
-    with pytest.raises(OptionError, match=words):
-        second(begun, context)
-
-
 @pytest.mark.parametrize(("step", "told"), [("pact:weights=4", True), ("xnor", True), ("lsq:weights=4", False)])
-def test_a_step_without_a_code_for_zero_says_so(draft, context, step, told):
-    class Heard(Silent):
-        def __init__(self):
-            self.notes = []
-
-        def note(self, text):
-            self.notes.append(text)
-
+def test_a_step_without_a_code_for_zero_says_so(draft, context, heard, step, told):
     sparse = Draft(model=onnx.ModelProto.FromString(draft.model.SerializeToString()), input=draft.input)
     for tensor in sparse.model.graph.initializer:
         weight = onnx.numpy_helper.to_array(tensor).copy()
         if weight.ndim > 1:
             weight.reshape(-1)[::2] = 0
             tensor.CopyFrom(onnx.numpy_helper.from_array(weight, tensor.name))
-    heard = Heard()
     STEPS.build(f"quant.{step}{',' if ':' in step else ':'}edge_layers=same,epochs=1")(
         sparse, replace(context, progress=heard)
     )

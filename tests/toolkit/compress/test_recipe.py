@@ -520,5 +520,6 @@ def test_a_damaged_draft_is_made_again(damage, draft, context, model):
     assert CALLS == ["remark nothing", "remark nothing"]
 
 
-def test_a_recipe_of_graph_steps_leaves_the_module(model, context):
-    assert apply_recipe(model, Recipe.of(["test.remark"]), context) is model
+def test_a_recipe_of_graph_steps_is_sent_to_what_runs_it(model, context):
+    with pytest.raises(OptionError, match=r"test\.remark works on a graph.*quantize_by_recipe"):
+        apply_recipe(model, Recipe.of(["test.remark"]), context)

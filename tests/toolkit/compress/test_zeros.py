@@ -102,6 +102,16 @@ def test_training_keeps_zeros_of_any_pattern_and_removed_channels_stay_away(prun
     assert (weight != 0).any()
 
 
+@pytest.mark.parametrize(("keep", "fits"), [("true", True), ("false", False)])
+def test_a_pattern_goes_only_where_it_was_asked_to_and_that_is_said(pruned, context, heard, keep, fits):
+    fields = {"arch": f"pruned:{ARCH}", "input": SPEC, "classes": tuple("0123456789"), "source": "net.pt"}
+    model = LoadedModel(module=pruned[0], sha256="", form="checkpoint", **fields)
+    recipe = Recipe.of([f"train.finetune:epochs=1,batch_size=32,lr=0.05,keep_zeros={keep}"])
+    trained = apply_recipe(model, recipe, dataclasses.replace(context, progress=heard))
+    assert fits_two_of_four(trained.module.get_parameter(BY_HAND)) == fits
+    assert any("took the 2:4 pattern" in note and BY_HAND in note for note in heard.notes) != fits
+
+
 @pytest.mark.parametrize("name", GRAPH_STEPS)
 def test_what_is_zero_in_the_float_graph_is_code_zero_in_the_file(name, draft, context):
     (file,) = int8_files(step_of(name)(draft, context), ("cpu",), context.train, Silent())

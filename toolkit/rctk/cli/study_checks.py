@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from rctk.cli.flags import DataFlags
 from rctk.cli.protocol_runs import chosen
 from rctk.cli.read_model import read_model
+from rctk.compress.order import check_order, settled_in
 from rctk.data.read import need_split
 from rctk.deployment import open_deployment
-from rctk.exporting.by_recipe import check_decided, check_graph_steps, check_grids, check_targets
+from rctk.exporting.by_recipe import check_decided, check_graph_steps, check_grids, check_settings
 from rctk.exporting.export import ExportSettings
 from rctk.exporting.quantized_checkpoint import holds_quantized, read_quantized
 from rctk.forms import check_forms, check_pairs, need_gradients
@@ -62,7 +63,7 @@ def check_export(given: Arguments, recipe: Recipe | None) -> tuple[Images, ...]:
     _check_graph(Path(given["model"]), recipe, settings)
     if recipe is None:
         return (calibrated,)
-    check_targets(recipe, settings)
+    check_settings(recipe, settings)
     learned = Images("data", given["data"] or calibration, given["samples"], seed, download)
     validation = given["recipe"].validation
     return (
@@ -81,6 +82,8 @@ def _check_graph(path: Path, recipe: Recipe | None, settings: ExportSettings) ->
         model = read_quantized(path)
         check_decided(model, settings)
         check_grids(model, settings)
+        if recipe is not None:
+            check_order(recipe.graph_steps, settled_in(model.draft))
 
 
 def _attack(given: Arguments) -> tuple[Images, ...]:

@@ -13,10 +13,11 @@ from typing import cast
 
 from rctk.checkpoint import LoadedModel
 from rctk.compress.kept import Kept, first_key, graph_key, next_key, save_compressed
+from rctk.compress.order import check_order, settled_in
+from rctk.compress.ready import check_ready
 from rctk.compress.recipe import Named, Recipe
 from rctk.compress.step import Context, Draft, GraphStep, ModuleStep
-from rctk.prune.zeros import hold_zeros
-from rctk.train.step import check_training
+from rctk.prune.zeros import hold_zeros, patterned
 from rctk_kernels.errors import ModelError, OptionError
 
 
@@ -32,14 +33,19 @@ def apply_recipe(model: LoadedModel, recipe: Recipe, context: Context) -> Loaded
         context: ``folder`` is where finished steps are kept; ``None`` keeps them until the end only.
 
     Raises:
+        OptionError: The recipe has graph steps only, or a step could not do its work.
         ModelError: The model brings its own graph, or a step made something that no checkpoint can hold.
     """
     if not recipe.module_steps:
-        return model
-    check_here(recipe)
+        raise OptionError(
+            f"{recipe.steps[0].name} works on a graph, and apply_recipe on a module; use export_by_recipe, or "
+            "quantize_by_recipe, of rctk.exporting.by_recipe"
+        )
     _need_architecture(model)
+    context = replace(context, parent=model.module)
+    check_ready(recipe.steps, context, model.module)
     with _folder(context) as folder:
-        return _run(model, recipe, replace(context, parent=model.module), Kept(folder=folder))
+        return _run(model, recipe, context, Kept(folder=folder))
 
 
 def apply_graph_steps(draft: Draft, recipe: Recipe, context: Context) -> Draft:
@@ -51,23 +57,14 @@ def apply_graph_steps(draft: Draft, recipe: Recipe, context: Context) -> Draft:
         draft: Float graph and what is decided about it.
         recipe: Its module steps are left to :func:`apply_recipe`.
         context: ``folder`` is where finished steps are kept; ``None`` keeps them until the end only.
+
+    Raises:
+        OptionError: A step would undo what is decided already, or could not do its work.
     """
-    check_here(recipe)
+    check_order(recipe.graph_steps, settled_in(draft))
+    check_ready(recipe.steps, context)
     with _folder(context) as folder:
         return _run_graph(draft, recipe, context, Kept(folder=folder))
-
-
-def check_here(recipe: Recipe) -> None:
-    """Refuse what a step of the recipe could not do on this machine, before the steps in front of it take hours."""
-    for number, named in enumerate(recipe.steps, start=1):
-        _check_step(named, f"step {number} of {len(recipe.steps)}, {named.name}")
-
-
-def _check_step(named: Named, where: str) -> None:
-    try:
-        check_training(named.step)
-    except OptionError as error:
-        raise OptionError(f"{where}: {error}") from error
 
 
 def _run(model: LoadedModel, recipe: Recipe, context: Context, kept: Kept) -> LoadedModel:
@@ -104,8 +101,13 @@ def _run_graph(draft: Draft, recipe: Recipe, context: Context, kept: Kept) -> Dr
 
 
 def _changed(model: LoadedModel, named: Named, context: Context) -> LoadedModel:
-    hold_zeros(model.module)  # 2:4 zeros of an earlier step stay; the hooks that keep them are in no checkpoint
+    before = patterned(model.module)
+    if getattr(named.step, "keep_zeros", True):
+        hold_zeros(model.module)  # 2:4 zeros of an earlier step stay; the hooks that keep them are in no checkpoint
     module = cast("ModuleStep", named.step)(model.module, context)
+    lost = sorted(before - patterned(module))
+    if lost:
+        context.progress.note(f"{named.name} took the 2:4 pattern of {', '.join(lost)}; prune.nm24 makes it again")
     return replace(model, module=module.cpu().eval())
 
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 import yaml
 
 from rctk.compress import STEPS
+from rctk.compress.order import check_order
 from rctk.compress.step import Step
 from rctk.prune import CRITERIA
 from rctk.quantize import CALIBRATORS
@@ -61,7 +62,7 @@ class Recipe:
         steps: At least one.
 
     Raises:
-        OptionError: There is no step, or a module step stands behind a graph step.
+        OptionError: There is no step, a module step stands behind a graph step, or a step would undo another.
     """
 
     steps: tuple[Named, ...]
@@ -76,6 +77,7 @@ class Recipe:
                 f"{late[0].name} changes the torch module, which is an ONNX graph after {graph.name}; move "
                 f"{late[0].name} before {graph.name}"
             )
+        check_order(self.steps)
 
     @classmethod
     def of(cls, entries: Iterable[Entry], *, where: str = "the recipe") -> Recipe:

@@ -1,7 +1,8 @@
 """What a compression step is.
 
 A recipe is a list of steps. *Module steps* (train, prune, distill) change the torch module and come first; then the
-module is captured as an ONNX graph, and *graph steps* (quantize) change that. Order is free inside either kind.
+module is captured as an ONNX graph, and *graph steps* (quantize) change that. Inside either kind the order is
+free where no step undoes another; see :mod:`rctk.compress.order`.
 """
 
 from __future__ import annotations
@@ -19,11 +20,10 @@ from rctk.progress import Progress, Silent
 from rctk.quantize.calibrate import Images
 from rctk_export.input_spec import InputSpec
 from rctk_export.quantize.formats import Formats
-from rctk_kernels.errors import OptionError
 
 Form = Literal["static", "dynamic", "weight-only"]
-CHOOSING = ("quant.weight_only", "quant.ptq_dynamic8", "quant.ptq_static8", "quant.mixed")
-"""Steps that choose the formats of a whole file: a second one would undo the first."""
+UNCALIBRATED = ("calibrator", "weights", "calibration_kind", "calibration_eps")
+"""Settings of an export that only static files have a use for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,30 +87,6 @@ class Draft:
         """Return the same draft with changed fields of ``formats``."""
         return replace(self, formats=replace(self.formats, **changes))
 
-    @property
-    def decided(self) -> list[str]:
-        """Layers and tensors whose codes, grids or ranges stand already."""
-        return [*self.formats.weights, *self.formats.steps, *self.ranges]
-
-    def require_undecided(self, step: str) -> None:
-        """Refuse a step that changes weights after others have decided on codes or ranges of the old ones."""
-        if self.decided:
-            raise OptionError(
-                f"{step} changes the weights, but an earlier step has already fixed the grid of {self.decided[0]!r}; "
-                f"put {step} in front of it"
-            )
-
-    def require_unchosen(self, step: str) -> None:
-        """Refuse a step that chooses the formats of the whole file where others have chosen or used some already."""
-        before = [name for name in CHOOSING if name in self.facts]
-        if before:
-            raise OptionError(f"{step} chooses formats that {before[0]} has chosen already; leave one of the two out")
-        if self.decided:
-            raise OptionError(
-                f"{step} chooses formats, but an earlier step has already fixed the grid of {self.decided[0]!r}; put "
-                f"{step} in front of it, or leave it out"
-            )
-
 
 @runtime_checkable
 class ModuleStep(Protocol):
@@ -120,6 +96,15 @@ class ModuleStep(Protocol):
 
     def __call__(self, module: nn.Module, context: Context) -> nn.Module:
         """Return the changed module, in evaluation mode; the one that came in may be changed in place."""
+        ...
+
+
+@runtime_checkable
+class ModuleReady(Protocol):
+    """A module step that can say before the first step runs that it could not do its work."""
+
+    def check_ready(self, module: nn.Module, context: Context) -> None:
+        """Raise what the step would raise on ``module``, which enters the recipe and is left as it is."""
         ...
 
 

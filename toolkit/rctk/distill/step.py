@@ -6,8 +6,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
+import torch
+from torch import nn
+
 from rctk.compress.step import Context
-from rctk.distill.teacher import Teacher, teacher_of
+from rctk.distill.teacher import Teacher, soft_divergence, teacher_of
 from rctk.train.inner import Adversarial
 from rctk.train.objective import Objective
 from rctk.train.step import TrainingStep
@@ -25,6 +28,14 @@ class Distillation(TrainingStep, ABC):
     @abstractmethod
     def objective_of(self, teacher: Teacher) -> Objective:
         """Return what is minimised."""
+
+    def check_ready(self, module: nn.Module, context: Context) -> None:
+        """Refuse a teacher that cannot be read, or that answers other images or with other classes."""
+        if self.teacher:
+            image = torch.zeros(1, *context.input.shape)
+            teacher = teacher_of(self.teacher, context)
+            with torch.no_grad():
+                soft_divergence(Teacher.of(module, context.input, name="student")(image), teacher(image), 1.0)
 
     def objective_in(self, context: Context) -> Objective:
         """See :class:`rctk.train.step.TrainingStep`."""

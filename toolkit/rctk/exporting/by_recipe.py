@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,18 @@ import onnx
 from rctk.checkpoint import LoadedModel
 from rctk.compress.apply import apply_graph_steps, apply_recipe
 from rctk.compress.figures import figures
-from rctk.compress.recipe import Recipe
-from rctk.compress.step import Context
+from rctk.compress.order import check_order, settled_in
+from rctk.compress.recipe import Named, Recipe
+from rctk.compress.step import Context, Form
 from rctk.data.split import Split
 from rctk.exporting.export import ExportSettings, export_draft, first_draft
-from rctk.exporting.files import check_form
+from rctk.exporting.files import check_form, check_layers
 from rctk.exporting.float_model import FloatModel, captured
 from rctk.exporting.quantized_checkpoint import QuantizedModel
+from rctk.models.selection import select_instead_of_pad
 from rctk.progress import Progress
 from rctk_export.bundle import Bundle
+from rctk_export.graph import Graph
 from rctk_kernels.errors import OptionError
 
 Model = LoadedModel | FloatModel | QuantizedModel
@@ -52,7 +56,7 @@ def export_by_recipe(  # noqa: PLR0913  # what export_int8 takes, and the recipe
     Raises:
         OptionError: The recipe has module steps, and ``model`` is a graph; or a step trains for another target.
     """
-    check_targets(recipe, settings)
+    check_settings(recipe, settings)
     if isinstance(model, QuantizedModel):
         check_grids(model, settings)
     made = quantize_by_recipe(model, recipe, context, settings)
@@ -89,6 +93,8 @@ def quantize_by_recipe(model: Model, recipe: Recipe, context: Context, settings:
     check_steps(model, recipe)
     if isinstance(model, QuantizedModel):
         check_decided(model, settings)
+        check_order(recipe.graph_steps, settled_in(model.draft))
+    _check_layers(model, recipe, settings)
     begun = _begun(model, recipe, context, settings)
     return begun.stepped(apply_graph_steps(begun.draft, recipe, context), recipe)
 
@@ -109,29 +115,75 @@ def check_graph_steps(recipe: Recipe, graph: str) -> None:
         )
 
 
-def check_targets(recipe: Recipe, settings: ExportSettings) -> None:
-    """Refuse targets that a step does not train for, or cannot be written for, before one has trained for hours."""
+def check_settings(recipe: Recipe, settings: ExportSettings) -> None:
+    """Refuse settings of an export that do not go with a step, before one has trained for hours.
+
+    Raises:
+        OptionError: A target that a step does not train for, or cannot be written for; a setting that a step decides,
+            or has no use for; a margin for a form that has none.
+    """
     for named in recipe.graph_steps:
-        check_form(getattr(named.step, "form", "static"), settings.targets)
+        form: Form = getattr(named.step, "form", "static")
+        check_form(form, settings.targets)
+        if form != "static" and settings.max_drop is not None:
+            raise OptionError(f"--max-drop is for static int8, and {named.name} writes a {form} file; leave it out")
+        _check_given(named, settings)
     trained = [(named.name, getattr(named.step, "target", None)) for named in recipe.graph_steps]
-    _check_targets(trained, settings.targets)
+    _check_settings(trained, settings.targets)
+
+
+def _check_given(named: Named, settings: ExportSettings) -> None:
+    """Refuse settings that the step would set, or that the form it chooses has no use for."""
+    decides: Mapping[str, str] = getattr(named.step, "decides", {})
+    for setting in _given(settings):
+        if setting in decides:
+            own = f"write {named.name}:{decides[setting]}={getattr(settings, setting)}"
+            there = own if decides[setting] else f"{named.name} has no use for it; leave it out"
+            raise OptionError(f"{_flag(setting)} has no effect beside {named.name}; {there}")
 
 
 def check_grids(model: QuantizedModel, settings: ExportSettings) -> None:
     """Refuse targets that the grids of the model were not trained for, or that its form cannot be written for."""
     check_form(model.draft.form, settings.targets)
-    _check_targets(_targets(model), settings.targets)
+    _check_settings(_targets(model), settings.targets)
 
 
 def check_decided(model: QuantizedModel, settings: ExportSettings) -> None:
     """Refuse settings that would have no effect, since steps have decided them in the model."""
-    for field in fields(settings):
-        if field.name in DECIDED and getattr(settings, field.name) != field.default:
-            flag = f"--{field.name.replace('_', '-')}"
-            raise OptionError(
-                f"{flag} is decided in {model.source or 'the model'}, which steps have quantized; leave {flag} out, or "
-                f"begin with {model.parent.origin.get('source', 'the float model')}"
-            )
+    for setting in _given(settings):
+        flag = _flag(setting)
+        raise OptionError(
+            f"{flag} is decided in {model.source or 'the model'}, which steps have quantized; leave {flag} out, or "
+            f"begin with {model.parent.origin.get('source', 'the float model')}"
+        )
+
+
+def _given(settings: ExportSettings) -> list[str]:
+    """Return those of ``DECIDED`` that differ from their defaults."""
+    usual = {field.name: field.default for field in fields(settings)}
+    return [name for name in DECIDED if getattr(settings, name) != usual[name]]
+
+
+def _flag(setting: str) -> str:
+    return f"--{setting.replace('_', '-')}"
+
+
+def _check_layers(model: Model, recipe: Recipe, settings: ExportSettings) -> None:
+    """Refuse layers that no graph of the model will have, before steps have run for hours."""
+    layers = [getattr(named.step, "layer", "") for named in recipe.graph_steps]
+    names = [*settings.keep_float, *filter(None, layers)]
+    if not names:
+        return
+    graph = Graph(float_graph(model))
+    try:
+        check_layers(graph, names)
+    except OptionError:
+        if not isinstance(model, LoadedModel):
+            raise
+        other = copy.deepcopy(model.module)
+        if not select_instead_of_pad(other, model.input.shape):
+            raise
+        check_layers(Graph(captured(replace(model, module=other)).model), names)  # pruning makes convolutions of them
 
 
 def float_graph(model: Model) -> onnx.ModelProto:
@@ -151,7 +203,7 @@ def _targets(model: QuantizedModel) -> list[tuple[str, Any]]:
     return [(step["step"], step.get("target")) for step in model.parent.origin.get("recipe", ())]
 
 
-def _check_targets(trained: Iterable[tuple[str, Any]], targets: Sequence[str]) -> None:
+def _check_settings(trained: Iterable[tuple[str, Any]], targets: Sequence[str]) -> None:
     for name, target in trained:
         fitting = {"tensorrt", "cpu-mirror"} if target == "tensorrt" else {target}
         if target is not None and not fitting.issuperset(targets):

@@ -52,7 +52,7 @@ def plans_of(draft: Draft, targets: Collection[str]) -> dict[str, Plan]:
         OptionError: A layer to keep float does not exist, or no layer can be int8.
     """
     graph = Graph(draft.model)
-    _check_layers(graph, [*draft.keep_float, *draft.formats.layer_bits, *draft.formats.weights])
+    check_layers(graph, [*draft.keep_float, *draft.formats.layer_bits, *draft.formats.weights])
     wanted = dict.fromkeys("tensorrt" if target == MIRROR else target for target in targets)
     plans = {target: PLANNERS.build(target).plan(graph, draft.keep_float) for target in wanted}
     if not any(plan.layers for plan in plans.values()):
@@ -107,7 +107,8 @@ def ranges_of(
     return found | known
 
 
-def _check_layers(graph: Graph, names: Collection[str]) -> None:
+def check_layers(graph: Graph, names: Collection[str]) -> None:
+    """Refuse names of layers that ``graph`` does not have."""
     layers = [node.name for node in graph.nodes if node.op_type in {"Conv", "Gemm", "Add"}]
     for name in names:
         if name not in layers:

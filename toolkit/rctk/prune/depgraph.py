@@ -17,6 +17,7 @@ from rctk.prune.finetune import finetune
 from rctk.prune.latency import LatencyJudge
 from rctk.prune.scoring import Normalise, Scored, Scoring, read_criterion
 from rctk.prune.surgery import Removed, cut
+from rctk.train.settings import TrainSettings
 from rctk.train.step import read_objective
 from rctk_kernels.errors import OptionError
 
@@ -54,6 +55,7 @@ class DepGraph:
     """
 
     kind: ClassVar[Literal["module"]] = "module"
+    role: ClassVar[str] = "channels"
 
     criterion: str = "l2"
     ratio: float = 0.5
@@ -78,14 +80,20 @@ class DepGraph:
             )
         Widths(round_to=self.round_to, min_channels=self.min_channels)
         read_criterion(self.criterion)
-        read_objective(self.objective)
+        TrainSettings(objective=read_objective(self.objective), lr=self.lr)
+        if not self.epochs and (self.objective, self.lr) != (DepGraph.objective, DepGraph.lr):
+            raise OptionError("objective and lr need epochs to train in; give prune.depgraph epochs, or leave them out")
+
+    def check_ready(self, module: nn.Module, context: Context) -> None:  # noqa: ARG002  # names are all it asks
+        """Refuse layers to skip that the network does not have."""
+        self._scoring().check_skip(module)
 
     def __call__(self, module: nn.Module, context: Context) -> nn.Module:
         """Return ``module``, smaller and in evaluation mode; it is changed in place."""
         module.eval()
+        before = cost(module, context.input)
         for name in select_instead_of_pad(module, context.input.shape):
             context.progress.note(f"{name}: its zero-padded shortcut is now a 1x1 convolution that computes the same")
-        before = cost(module, context.input)
         judge = LatencyJudge(copy.deepcopy(module), context.input, context.train) if self.by == "latency" else None
         whole: dict[str, str] = {}
         total = 0.0

@@ -77,11 +77,15 @@ class Scoring:
             raise OptionError(f"no channel of this network can be pruned by {self.criterion} ({reasons})")
         return Scored([each for each in free if each.name in scores], scores, whole)
 
-    def _skipped(self, module: nn.Module, free: tuple[Coupling, ...]) -> dict[str, str]:
+    def check_skip(self, module: nn.Module) -> None:
+        """Refuse names of ``skip`` that ``module`` does not have."""
         names = {name for name, _ in module.named_modules()} - {""}
         for name in self.skip:
             if name not in names:
                 raise unknown("layer", name, sorted(names))
+
+    def _skipped(self, module: nn.Module, free: tuple[Coupling, ...]) -> dict[str, str]:
+        self.check_skip(module)
         return {
             each.name: "it was asked to"
             for each in free

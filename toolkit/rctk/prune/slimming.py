@@ -12,6 +12,7 @@ from rctk.compress.step import Context
 from rctk.prune.depgraph import By, DepGraph
 from rctk.prune.finetune import finetune
 from rctk.train.objective import Objective
+from rctk.train.settings import TrainSettings
 from rctk.train.step import read_objective
 from rctk_kernels.errors import ModelError, OptionError
 
@@ -70,6 +71,7 @@ class Slimming:
     """
 
     kind: ClassVar[Literal["module"]] = "module"
+    role: ClassVar[str] = "channels"
 
     strength: float = 1e-4
     sparse_epochs: int = 5
@@ -85,12 +87,17 @@ class Slimming:
     def __post_init__(self) -> None:
         if not 0 <= self.strength < float("inf") or self.sparse_epochs < 0:
             raise OptionError(f"strength and sparse_epochs are 0 or more, got {self.strength} and {self.sparse_epochs}")
+        TrainSettings(objective=read_objective(self.objective), lr=self.lr)
         self._pruner()
+
+    def check_ready(self, module: nn.Module, context: Context) -> None:  # noqa: ARG002  # its layers are all it asks
+        """Refuse a network without BatchNorm."""
+        if not bn_scales(module):
+            raise ModelError("prune.slimming needs BatchNorm, and this network has none; prune with prune.depgraph")
 
     def __call__(self, module: nn.Module, context: Context) -> nn.Module:
         """Return ``module``, smaller and in evaluation mode; it is changed in place."""
-        if not bn_scales(module):
-            raise ModelError("prune.slimming needs BatchNorm, and this network has none; prune with prune.depgraph")
+        self.check_ready(module, context)
         if self.sparse_epochs:
             sparse = SparseScales(inner=read_objective(self.objective), strength=self.strength)
             finetune(module, context, sparse, epochs=self.sparse_epochs, lr=self.lr, stage="sparsity training")
@@ -106,6 +113,6 @@ class Slimming:
             min_channels=self.min_channels,
             rounds=self.rounds,
             epochs=self.epochs,
-            lr=self.lr,
-            objective=self.objective,
+            lr=self.lr if self.epochs else DepGraph.lr,
+            objective=self.objective if self.epochs else DepGraph.objective,
         )

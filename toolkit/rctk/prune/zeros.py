@@ -58,6 +58,11 @@ def prunable(module: nn.Module) -> Iterator[tuple[str, nn.Conv2d | nn.Linear]]:
             yield name, layer
 
 
+def patterned(module: nn.Module) -> set[str]:
+    """Return the names of the weights that sparse tensor cores can take as they are."""
+    return {f"{name}.weight" for name, layer in prunable(module) if fits_two_of_four(layer.weight)}
+
+
 def hold_zeros(module: nn.Module) -> list[str]:
     """Keep the zeros of every 2:4 weight of ``module`` through training; return the names of these weights.
 

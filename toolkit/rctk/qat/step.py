@@ -37,6 +37,7 @@ class Qat(LoopSettings, ABC):
     """
 
     kind: ClassVar[Literal["graph"]] = "graph"
+    role: ClassVar[str] = "training"
     name: ClassVar[str]
     widths: ClassVar[range] = range(1, 9)
 
@@ -108,14 +109,6 @@ class Qat(LoopSettings, ABC):
 
     def __call__(self, draft: Draft, context: Context) -> Draft:
         """See :class:`rctk.compress.step.GraphStep`."""
-        draft.require_undecided(self.name)
-        if draft.form != "static":
-            raise OptionError(f"{self.name} trains static grids, and an earlier step chose {draft.form} ones")
-        if (draft.formats.weight_bits, draft.formats.activation_bits) != (8, 8):
-            raise OptionError(
-                f"{self.name} has widths of its own, weights={self.weights} and activations={self.activations}; leave "
-                "the step that chooses others out"
-            )
         net = self.net(draft, context)
         if self.keep_zeros:
             self._tell_lost_zeros(draft, net, context.progress)

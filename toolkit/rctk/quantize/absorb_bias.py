@@ -37,6 +37,7 @@ class AbsorbBias:
     """
 
     kind: ClassVar[Literal["graph"]] = "graph"
+    role: ClassVar[str] = "weights"
     deviations: float = 3.0
     samples: int = 256
 
@@ -46,7 +47,6 @@ class AbsorbBias:
 
     def __call__(self, draft: Draft, context: Context) -> Draft:
         """See :class:`rctk.compress.step.GraphStep`."""
-        draft.require_undecided("quant.absorb_bias")
         copy = onnx.ModelProto()
         copy.CopyFrom(draft.model)
         graph = Graph(copy)

@@ -47,6 +47,7 @@ class AdaRound:
     """
 
     kind: ClassVar[Literal["graph"]] = "graph"
+    role: ClassVar[str] = "codes"
     iterations: int = 1000
     places: int = 1024
     samples: int = 512

@@ -35,6 +35,7 @@ class BiasCorrection:
     """
 
     kind: ClassVar[Literal["graph"]] = "graph"
+    role: ClassVar[str] = "biases"
     samples: int = 256
 
     def __post_init__(self) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from rctk.compress.step import Context, Draft, Form
+from rctk.compress.step import UNCALIBRATED, Context, Draft, Form
 from rctk_export.graph import Graph
 
 
@@ -19,12 +20,13 @@ class PtqDynamic8:
     """
 
     kind: ClassVar[Literal["graph"]] = "graph"
+    role: ClassVar[str] = "formats"
+    decides: ClassVar[Mapping[str, str]] = dict.fromkeys(UNCALIBRATED, "")
     form: ClassVar[Form] = "dynamic"
     layers: Literal["linear", "all"] = "linear"
 
     def __call__(self, draft: Draft, context: Context) -> Draft:  # noqa: ARG002  # no images are needed
         """See :class:`rctk.compress.step.GraphStep`."""
-        draft.require_unchosen("quant.ptq_dynamic8")
         convolutions = [node.name for node in Graph(draft.model).nodes if node.op_type == "Conv"]
         kept = draft.keep_float if self.layers == "all" else (*draft.keep_float, *convolutions)
         changed = replace(draft, form=self.form, keep_float=tuple(dict.fromkeys(kept)))

@@ -42,11 +42,11 @@ class Equalize:
     """
 
     kind: ClassVar[Literal["graph"]] = "graph"
+    role: ClassVar[str] = "weights"
     relu6: Literal["replace", "keep"] = "replace"
 
     def __call__(self, draft: Draft, context: Context) -> Draft:
         """See :class:`rctk.compress.step.GraphStep`."""
-        draft.require_undecided("quant.equalize")
         model, facts = draft.model, {}
         if self.relu6 == "replace" and bounded(Graph(_copy(model))):
             model, agreement = unbounded(model, draw(context.train, CHECK_IMAGES, context.seed))

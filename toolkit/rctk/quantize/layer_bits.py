@@ -23,11 +23,14 @@ class LayerBits:
     """
 
     kind: ClassVar[Literal["graph"]] = "graph"
+    role: ClassVar[str] = "width"
     layer: str
     weight_bits: int = 0
     input_bits: int = 0
 
     def __post_init__(self) -> None:
+        if not (self.weight_bits or self.input_bits):
+            raise OptionError(f"quant.layer_bits gives {self.layer} no width; set weight_bits or input_bits")
         for name, bits in (("weight_bits", self.weight_bits), ("input_bits", self.input_bits)):
             if bits:
                 Formats(layer_bits={f"quant.layer_bits:{name}": bits})
@@ -37,8 +40,8 @@ class LayerBits:
         layers = {layer.name: layer for layer in weight_layers(draft)}
         if self.layer not in layers:
             raise unknown("layer", self.layer, sorted(layers))
-        if self.layer in draft.formats.weights:
-            raise OptionError(f"the codes of {self.layer!r} are decided already; put quant.layer_bits in front")
+        if self.input_bits and draft.form != "static":
+            raise OptionError(f"quant.layer_bits: in a {draft.form} file inputs have no codes; leave input_bits out")
         formats = draft.formats
         if self.weight_bits:
             draft = draft.with_formats(layer_bits={**formats.layer_bits, self.layer: self.weight_bits})

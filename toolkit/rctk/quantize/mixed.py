@@ -11,6 +11,9 @@ from rctk.data.split import Split
 from rctk.exporting.files import MIRROR, plans_of, ranges_of
 from rctk.progress import Progress
 from rctk.quantize.sensitivity import Probe, drops, sensitivity, written
+from rctk.threat import ThreatModel
+from rctk_export.quantize import PLANNERS
+from rctk_export.registry import unknown
 from rctk_kernels.errors import MismatchError, OptionError
 
 
@@ -26,6 +29,7 @@ class Mixed:
     """
 
     kind: ClassVar[Literal["graph"]] = "graph"
+    role: ClassVar[str] = "margin"
     max_drop: float = 0.005
     eps: float = 8 / 255
     target: str = "cpu"
@@ -33,7 +37,12 @@ class Mixed:
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_drop < 1 or self.samples < 1:
-            raise OptionError(f"quant.mixed needs 0 <= max_drop < 1 and at least 1 sample, got {self.max_drop}")
+            raise OptionError(
+                f"quant.mixed needs 0 <= max_drop < 1 and at least 1 sample, got {self.max_drop} and {self.samples}"
+            )
+        ThreatModel(eps=self.eps)
+        if self.target not in PLANNERS.names():
+            raise unknown("target", self.target, PLANNERS.names())
 
     def __call__(self, draft: Draft, context: Context) -> Draft:
         """See :class:`rctk.compress.step.GraphStep`."""

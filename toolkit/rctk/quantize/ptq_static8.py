@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -28,6 +29,14 @@ class PtqStatic8:
     """
 
     kind: ClassVar[Literal["graph"]] = "graph"
+    role: ClassVar[str] = "formats"
+    decides: ClassVar[Mapping[str, str]] = {
+        "calibrator": "calibrator",
+        "weights": "weights",
+        "calibration_kind": "calib",
+        "calibration_eps": "eps",
+    }
+    """Settings of an export, and what they are called here."""
     calibrator: str = "minmax"
     weights: Literal["per-channel", "per-tensor"] = "per-channel"
     weight_bits: int = 8
@@ -43,7 +52,6 @@ class PtqStatic8:
 
     def __call__(self, draft: Draft, context: Context) -> Draft:  # noqa: ARG002  # the export calibrates
         """See :class:`rctk.compress.step.GraphStep`."""
-        draft.require_unchosen("quant.ptq_static8")
         draft = replace(draft, calibrator=self.calibrator, images=Images(kind=self.calib, eps=self.eps))
         draft = draft.with_formats(
             weight_bits=self.weight_bits,

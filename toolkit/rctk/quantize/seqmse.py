@@ -36,6 +36,7 @@ class SeqMse:
     """
 
     kind: ClassVar[Literal["graph"]] = "graph"
+    role: ClassVar[str] = "scales"
     candidates: int = 20
     least: float = 0.3
     samples: int = 256

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from rctk.compress.step import Context, Draft, Form
+from rctk.compress.step import UNCALIBRATED, Context, Draft, Form
 from rctk_kernels.errors import OptionError
 
 
@@ -23,6 +24,8 @@ class WeightOnly:
     """
 
     kind: ClassVar[Literal["graph"]] = "graph"
+    role: ClassVar[str] = "formats"
+    decides: ClassVar[Mapping[str, str]] = dict.fromkeys(UNCALIBRATED, "")
     form: ClassVar[Form] = "weight-only"
     bits: int = 4
 
@@ -32,6 +35,5 @@ class WeightOnly:
 
     def __call__(self, draft: Draft, context: Context) -> Draft:  # noqa: ARG002  # no images are needed
         """See :class:`rctk.compress.step.GraphStep`."""
-        draft.require_unchosen("quant.weight_only")
         changed = replace(draft, form=self.form).with_formats(weight_bits=self.bits)
         return changed.noted("quant.weight_only", bits=self.bits)
