@@ -233,6 +233,46 @@ def test_widths_that_do_not_exist_are_refused_with_the_recipe(step):
         Recipe.of([step])
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (
+            ("--step", "quant.ptq_static8", "--calibrator", "mse"),
+            "--calibrator has no effect beside quant.ptq_static8; write quant.ptq_static8:calibrator=mse",
+        ),
+        (("--step", "quant.ptq_static8", "--calibration-kind", "adv"), "write quant.ptq_static8:calib=adv"),
+        (
+            ("--step", "quant.ptq_dynamic8", "--target", "cpu", "--calibrator", "mse"),
+            "--calibrator has no effect beside quant.ptq_dynamic8; leave it out",
+        ),
+        (
+            ("--step", "quant.weight_only", "--target", "cpu", "--weights", "per-tensor"),
+            "--weights has no effect beside quant.weight_only; leave it out",
+        ),
+        (
+            ("--step", "quant.weight_only", "--target", "cpu", "--max-drop", "0.01"),
+            "--max-drop is for static int8, and quant.weight_only writes a weight-only file",
+        ),
+        (("--keep-float", "fcc"), "unknown layer 'fcc'"),
+        (("--step", "quant.layer_bits:layer=fcc,weight_bits=4"), "unknown layer 'fcc'"),
+        (
+            ("--step", "distill.kd:teacher=nope.pt"),
+            "step 2 of 2, distill.kd: there is no model file nope.pt; check the path",
+        ),
+        (("--step", "prune.depgraph:skip=fcc"), "step 2 of 2, prune.depgraph: unknown layer 'fcc'"),
+        (("--step", "prune.nm24:skip=fcc"), "step 2 of 2, prune.nm24: unknown 2:4 layer 'fcc'"),
+        (("--step", "prune.slimming:lr=0"), "training needs lr > 0"),
+        (("--step", "prune.depgraph:objective=trades"), "objective and lr need epochs"),
+        (("--step", "quant.mixed:eps=8"), "8.0 is larger than 1"),
+        (("--step", "quant.mixed:target=cup"), "unknown target 'cup'; did you mean 'cpu'?"),
+    ],
+)
+def test_what_does_not_go_with_a_step_is_refused_before_anything_trains(rctk, tmp_path, checkpoint, flags, words):
+    arguments = ("--calibration", "digits:train", "--step", "train.finetune:epochs=9000", *flags, "-o", "out")
+    assert words in rctk("export", checkpoint, *arguments).refusal
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_target_latency_is_a_pruning_step_in_front_of_the_others():
     recipe = RecipeFlags(target_latency=0.4, step=("train.finetune:epochs=1",)).read()
     first, second = recipe.as_list()

@@ -44,3 +44,18 @@ def test_a_margin_outside_its_range_is_refused(rctk):
     done = rctk("export", "mlp.pt", "--calibration", "digits:train", "--max-drop", "1.5")
     assert done.code == 2
     assert "--max-drop is a share in [0, 1)" in done.err
+
+
+@pytest.mark.usefixtures("trained")
+@pytest.mark.parametrize(("bits", "kept"), [(2, True), (8, False)])
+def test_an_export_with_a_margin_says_what_it_cost(rctk, tmp_path, bits, kept):
+    flags = ("--max-drop", "0.03", "--step", f"quant.ptq_static8:weight_bits={bits},edge_layers=same")
+    done = rctk("export", "mlp.pt", "--calibration", "digits:train", *FEW, *flags, "--target", "cpu", "-o", "out")
+    assert done.code == 0, done.err
+    told = next(line for line in done.out.splitlines() if line.startswith("margin of 3.00 points: the worst drop is "))
+    assert told.endswith("in float") == kept
+    assert told in done.err
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    (facts,) = (file["facts"] for file in manifest["files"] if file["role"] == "int8")
+    reasons = {layer["reason"] for layer in facts["kept_float"]}
+    assert ("kept float to keep the margin of accuracy" in reasons) == kept

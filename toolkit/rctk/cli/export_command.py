@@ -24,6 +24,7 @@ from rctk.exporting.quantized_checkpoint import QuantizedModel
 from rctk.machine import machine_facts, versions
 from rctk.progress import Progress
 from rctk.quantize.calibrate import Kind
+from rctk.quantize.mixed import margin_words
 from rctk.records import Record
 from rctk_export.bundle import Bundle
 from rctk_export.bundle_writer import BundleWriter
@@ -84,7 +85,8 @@ def export_(  # noqa: PLR0913  # every parameter is a flag
         calibration_eps: Budget of those adversarial images.
         weights: One weight scale for each output channel, or one for the whole tensor.
         keep_float: Layer to leave in float; may be repeated.
-        max_drop: Keep the fewest layers float with which clean and robust accuracy fall by no more, such as 0.005.
+        max_drop: Keep the fewest layers float with which clean accuracy, and robust accuracy at --check-eps, fall by no
+            more, such as 0.005.
         check_samples: Further images on which each int8 file is compared with its twin.
         check_eps: Budget of the adversarial images among them.
         min_agreement: Least share of clean check images on which file and twin must agree.
@@ -213,4 +215,8 @@ def _show(bundle: Bundle) -> None:
         "codes flipped",
     )
     table(f"bundle {bundle.path}", columns, rows)
+    for margin in [file.facts.get("steps", {}).get("quant.mixed") for file in bundle.files if file.role == "int8"][:1]:
+        if margin:
+            words = (margin["max_drop"], margin["measured_drop"], margin["kept_float"], margin["samples"])
+            print(margin_words(*words))
     print(f"next: rctk compare {bundle.path} --data SET:test --eps 8/255")

@@ -137,8 +137,8 @@ def _check_given(named: Named, settings: ExportSettings) -> None:
     decides: Mapping[str, str] = getattr(named.step, "decides", {})
     for setting in _given(settings):
         if setting in decides:
-            own = f"write {named.name}:{decides[setting]}={getattr(settings, setting)}"
-            there = own if decides[setting] else f"{named.name} has no use for it; leave it out"
+            own = decides[setting]
+            there = f"write {named.name}:{own}={getattr(settings, setting)}" if own else "leave it out"
             raise OptionError(f"{_flag(setting)} has no effect beside {named.name}; {there}")
 
 

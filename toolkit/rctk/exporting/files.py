@@ -26,6 +26,7 @@ from rctk_export.registry import unknown
 from rctk_kernels.errors import OptionError
 
 MIRROR = "cpu-mirror"
+MARGIN = "kept float to keep the margin of accuracy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,9 +171,11 @@ def _mirrored(item: Quantized) -> Quantized:
 
 
 def _facts(draft: Draft, plan: Plan, ranges: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+    margin = draft.facts.get("quant.mixed", {}).get("kept_float", ())
+    kept_float = [asdict(kept) for kept in plan.kept_float]
     return {
         "int8_layers": [layer.name for layer in plan.layers],
-        "kept_float": [asdict(kept) for kept in plan.kept_float],
+        "kept_float": [kept | ({"reason": MARGIN} if kept["name"] in margin else {}) for kept in kept_float],
         "ranges": {name: list(ranges[name]) for name in plan.calibrated()},
         "formats": draft.formats.facts(),
         "steps": dict(draft.facts),

@@ -79,11 +79,24 @@ def fewest_float(  # a search needs its subject, its images and its margin
         probe.attack(written(known, target))
     worst = _worst(known, targets, probe)
     if worst > max_drop:
-        known, worst = _needed(known, targets, probe, max_drop, _ranked(known, targets, probe, progress))
+        known, worst = _needed(known, targets, probe, max_drop, _ranked(known, targets, probe, progress), progress)
     added = [name for name in known.keep_float if name not in draft.keep_float]
+    progress.note(margin_words(max_drop, worst, added, len(probe.split)))
     return replace(draft, keep_float=known.keep_float).noted(
         "quant.mixed", max_drop=max_drop, measured_drop=worst, kept_float=added, samples=len(probe.split)
     )
+
+
+def margin_words(max_drop: float, measured: float, kept: Sequence[str], samples: int) -> str:
+    """Say what a margin cost.
+
+    Example:
+        >>> margin_words(0.005, 0.0039, ["fc"], 512)
+        'margin of 0.50 points: the worst drop is 0.39 points on 512 images, with fc in float'
+    """
+    layers = f"{', '.join(kept)} in float" if kept else "every layer in integers"
+    drop = f"the worst drop is {100 * measured:.2f} points on {samples} images"
+    return f"margin of {100 * max_drop:.2f} points: {drop}, with {layers}"
 
 
 def _worst(draft: Draft, targets: Sequence[str], probe: Probe) -> float:
@@ -99,25 +112,29 @@ def _ranked(draft: Draft, targets: Sequence[str], probe: Probe, progress: Progre
     return sorted(most, key=lambda layer: -most[layer])
 
 
-def _needed(
-    draft: Draft, targets: Sequence[str], probe: Probe, max_drop: float, ranked: list[str]
+def _needed(  # a search needs its subject, its margin and its order
+    draft: Draft, targets: Sequence[str], probe: Probe, max_drop: float, ranked: list[str], progress: Progress
 ) -> tuple[Draft, float]:
     """Return the draft with the layers that have to stay float, and its drop."""
-    for count in range(1, len(ranked)):
-        kept = ranked[:count]
-        worst = _worst(_keeping(draft, kept), targets, probe)
-        if worst <= max_drop:
-            break
-    else:
-        raise MismatchError(
-            f"with all layers but {ranked[-1]!r} in float, accuracy still drops by {worst:.2%}, more than "
-            f"{max_drop:.2%}; raise --max-drop, or choose another --calibrator"
-        )
-    for name in reversed(kept[:-1]):
-        fewer = [other for other in kept if other != name]
-        drop = _worst(_keeping(draft, fewer), targets, probe)
-        if drop <= max_drop:
-            kept, worst = fewer, drop
+    with progress.stage("layers into float", len(ranked) - 1) as step:
+        for count in range(1, len(ranked)):
+            kept = ranked[:count]
+            worst = _worst(_keeping(draft, kept), targets, probe)
+            step(1)
+            if worst <= max_drop:
+                break
+        else:
+            raise MismatchError(
+                f"with all layers but {ranked[-1]!r} in float, accuracy still drops by {worst:.2%}, more than "
+                f"{max_drop:.2%}; raise --max-drop, or choose another --calibrator"
+            )
+    with progress.stage("layers back", len(kept) - 1) as step:
+        for name in reversed(kept[:-1]):
+            fewer = [other for other in kept if other != name]
+            drop = _worst(_keeping(draft, fewer), targets, probe)
+            step(1)
+            if drop <= max_drop:
+                kept, worst = fewer, drop
     return _keeping(draft, kept), worst
 
 
