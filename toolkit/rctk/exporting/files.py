@@ -18,6 +18,7 @@ from rctk_export.lint import require_clean
 from rctk_export.lint.fusion import fusion_report
 from rctk_export.quantize import PLANNERS
 from rctk_export.quantize.dynamic import write_dynamic
+from rctk_export.quantize.formats import Formats
 from rctk_export.quantize.plan import WEIGHTED, Layer, Plan, kept_float_nodes
 from rctk_export.quantize.plan_mirror import mirror
 from rctk_export.quantize.weight_only import linear_layers, write_weight_only
@@ -78,6 +79,8 @@ def int8_files(
     if draft.form != "static":
         return [_unplaced(draft, targets, progress)]
     plans = plans_of(draft, targets)
+    if speed := speed_of(draft.formats):
+        progress.note(speed)
     ranges = ranges_of(draft, plans, calibration, progress, seed=seed)
     made = [_quantized(target, draft, plan, ranges) for target, plan in plans.items()]
     return [*made, *(_mirrored(item) for item in made if item.target == "tensorrt")]
@@ -161,6 +164,24 @@ def what_runs(draft: Draft, layers: Collection[str], kernels: Collection[str]) -
     if slow:
         parts.append(f"{', '.join(slow)}: dequantized on every call, smaller and slower than float")
     return "; ".join(parts)
+
+
+def speed_of(formats: Formats) -> str:
+    """Say what widths below 8 bits are good for; empty where there are none.
+
+    Example:
+        >>> speed_of(Formats(weight_bits=4))
+        'weights of fewer than 8 bits are stored in 8: size and time are those of int8'
+    """
+    grids = any(step.high - step.low < 254 for step in formats.steps.values())
+    if grids or min(formats.activation_bits, *formats.tensor_bits.values(), 8) < 8:
+        return (
+            "activations of fewer than 8 bits are clipped to their grid, and ONNX Runtime computes layers in front of "
+            "a clip in float: such files show accuracy, not speed"
+        )
+    if min(formats.weight_bits, *formats.layer_bits.values(), 8) < 8:
+        return "weights of fewer than 8 bits are stored in 8: size and time are those of int8"
+    return ""
 
 
 def _mirrored(item: Quantized) -> Quantized:
