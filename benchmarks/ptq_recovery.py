@@ -6,7 +6,7 @@ equalize: every channel between two layers is multiplied by a factor drawn log-u
 layer divides by it; the float function is the same. Weights per tensor then lose accuracy, and the table says which
 share of the loss `quant.equalize` brings back. rounding: weights of 8 to 2 bits per channel, activations in float,
 every layer counted; rounding to nearest on covering scales (`nearest`) and on the best ones (`seqmse`) against
-`quant.adaround`.
+`quant.adaround`, and on two grids (`pwlq`, up to twice as many values).
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from rctk.quantize.bias_correction import BiasCorrection
 from rctk.quantize.chains import links
 from rctk.quantize.equalize import Equalize, rescale
 from rctk.quantize.layers import rounded, weight_layers
+from rctk.quantize.pwlq import Pwlq
 from rctk.quantize.seqmse import SeqMse
 from rctk.statistics import paired_difference
 from rctk_export.capture import capture
@@ -108,7 +109,9 @@ def rounding(draft: Draft, context: Context, test: Split, widths: list[int]) -> 
         scaled, scale_time = timed(SeqMse(), start, context)
         learned, time_alone = timed(AdaRound(), start, context)
         both, more = timed(AdaRound(), scaled, context)
-        found = (("nearest", start, 0.0), ("seqmse", scaled, scale_time), ("adaround", learned, time_alone))
+        two_grids, grid_time = timed(Pwlq(bits=bits), draft, context)
+        alone = (("nearest", start, 0.0), ("pwlq", two_grids, grid_time), ("seqmse", scaled, scale_time))
+        found = (*alone, ("adaround", learned, time_alone))
         for name, made, seconds in (*found, ("seqmse, adaround", both, scale_time + more)):
             correct = weights_correct(made, test)
             paired = paired_difference(float_right, correct)

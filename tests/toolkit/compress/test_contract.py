@@ -45,6 +45,8 @@ QUICK = {
     "train.finetune": "epochs=1",
     "train.rst": "extra=digits:train,epochs=1,steps=1",
     "prune.depgraph": "ratio=0.1,round_to=1",
+    "prune.dns": "epochs=2,deviations=0",
+    "prune.iterative": "ratio=0.5,rounds=2",
     "prune.slimming": "sparse_epochs=1,ratio=0.1,round_to=1",
     "prune.sss": "epochs=2",
     "distill.defensive": "epochs=1",
@@ -59,7 +61,7 @@ CHANCE = 0.1
 
 
 def step_of(name):
-    return STEPS.build(f"{name}:{QUICK.get(name, '')}")
+    return STEPS.build(f"{name}:{QUICK[name]}" if name in QUICK else name)
 
 
 MODULE_STEPS = [name for name in STEPS.names() if step_of(name).kind == "module"]
@@ -141,7 +143,7 @@ def test_a_step_is_built_from_its_name_alone_or_names_what_it_needs(name):
 def test_a_step_can_be_recorded_and_sent(name):
     step = step_of(name)
     assert pickle.loads(pickle.dumps(step)) == step
-    recipe = Recipe.of([f"{name}:{QUICK.get(name, '')}"])
+    recipe = Recipe.of([{name: QUICK.get(name)}])
     recorded = recipe.as_list()[0]
     assert json.loads(json.dumps(plain(recorded, name))) == json.loads(json.dumps(recorded))
     assert recorded["step"] == name
@@ -150,7 +152,7 @@ def test_a_step_can_be_recorded_and_sent(name):
 
 @pytest.mark.parametrize("name", STEPS.names())
 def test_settings_are_read_from_text_as_they_are_printed(name):
-    recipe = Recipe.of([f"{name}:{QUICK.get(name, '')}"])
+    recipe = Recipe.of([{name: QUICK.get(name)}])
     settings = {key: value for key, value in recipe.as_list()[0].items() if key != "step"}
     assert Recipe.of([{name: settings}]) == recipe
 

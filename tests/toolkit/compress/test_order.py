@@ -21,6 +21,8 @@ REFUSED = [
     ("lsq", "pact", "pact fixes codes or scales, and quant.lsq has done so"),
     ("lsq", "adaround", "adaround fixes codes, and quant.lsq has done so"),
     ("adaround", "seqmse", "seqmse fixes codes or scales, and quant.adaround has done so"),
+    ("seqmse", "pwlq", "pwlq fixes codes or scales, and quant.seqmse has done so"),
+    ("pwlq", "adaround", "adaround fixes codes, and quant.pwlq has done so"),
     ("bias_correction", "adaround", "mends biases for the codes as they are; put quant.adaround in front"),
     ("bias_correction", "ptq_static8", "put quant.ptq_static8 in front"),
     ("ptq_static8:weight_bits=2", "lsq", "lsq has widths of its own; leave out quant.ptq_static8"),

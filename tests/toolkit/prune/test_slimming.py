@@ -58,6 +58,12 @@ def test_a_network_without_batchnorm_is_refused(context):
         STEPS.build("prune.slimming:sparse_epochs=0")(module, context)
 
 
+def test_an_objective_that_replays_batches_is_refused():
+    with pytest.raises(OptionError, match="cannot replay it; take pgd-at"):
+        STEPS.build("prune.slimming:objective=free-at")
+    assert STEPS.build("prune.slimming:objective=free-at,sparse_epochs=0,epochs=1")
+
+
 def test_negative_strength_is_refused():
     with pytest.raises(OptionError, match="strength and sparse_epochs are 0 or more"):
         STEPS.build("prune.slimming:strength=-1")

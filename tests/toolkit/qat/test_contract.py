@@ -161,6 +161,12 @@ def test_what_trains_is_what_ships(name, bits, draft, context):
     assert (trained.argmax(1) == written.argmax(1)).float().mean() > 0.95
 
 
+@pytest.mark.parametrize("bits", [1, 3, 8])
+def test_the_variant_of_dorefa_ships_what_it_trains(bits, draft, context):
+    net, file = shipped(step_of("quant.dorefa", bits, variant="bernhard"), draft, context)
+    assert_equal_code_for_code(net, file, signed=False)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -263,11 +269,31 @@ def test_statistics_rest_in_the_last_third_by_default(epochs, draft, context):
     assert rested.index(True) + 1 == 2 * epochs // 3
 
 
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"distill": 1.5}, "quant.lsq needs 0 <= distill <= 1, got 1.5$"),
+        ({"temperature": 0}, "quant.lsq needs temperature > 0 and finite, got 0$"),
+        ({"temperature": float("inf")}, "needs temperature > 0 and finite, got inf$"),
+        ({"freeze": 0}, "quant.lsq needs 0 < freeze <= 1, got 0$"),
+        ({"samples": 1}, "quant.lsq needs samples >= 2, got 1$"),
+    ],
+)
+def test_the_setting_that_is_out_of_bounds_is_named_with_its_value(bad, words):
+    with pytest.raises(OptionError, match=words):
+        step_of("quant.lsq", 4, **bad)
+    step_of("quant.lsq", 4, distill=1, temperature=0.1, freeze=1, samples=2)
+
+
 def test_steps_refuse_what_they_cannot_do(draft, context):
     with pytest.raises(OptionError, match=r"quant\.lsq has 1 to 8 bits for weights, got 9"):
         step_of("quant.lsq", 9)
-    with pytest.raises(OptionError, match=r"quant\.bnn has 1 to 1 bits"):
+    with pytest.raises(OptionError, match=r"quant\.lsq has 1 to 8 bits for activations, got 0"):
+        step_of("quant.lsq", 4, activations=0)
+    with pytest.raises(OptionError, match=r"quant\.bnn has 1 bit for weights, got 2"):
         step_of("quant.bnn", 2)
+    with pytest.raises(OptionError, match=r"quant\.twn has 2 bits for weights, got 3"):
+        step_of("quant.twn", 3)
     with pytest.raises(OptionError, match="unknown training objective"):
         step_of("quant.lsq", 4, objective="train.nothing")
     with pytest.raises(OptionError, match="an objective that replays"):

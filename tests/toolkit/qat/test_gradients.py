@@ -142,6 +142,15 @@ def test_dorefa_of_two_bits_has_no_zero():
     assert grad[0] == pytest.approx([(1 - math.tanh(v) ** 2) / top for v in w])
 
 
+def test_dorefa_without_normalisation_leaves_codes_unused():
+    out, grad, _ = gradients(TanhWeight(2, normalised=False), [[0.0, math.atanh(0.5), -0.3, 2.0]])
+    # u = 1/2 + tanh w / 2: 3 u = 1.5, 2.25, 1.06, 2.95 round to 2, 2, 1, 3
+    assert out[0] == pytest.approx([1 / 3, 1 / 3, -1 / 3, 1.0])
+    assert grad[0] == pytest.approx([1 - math.tanh(v) ** 2 for v in (0.0, math.atanh(0.5), -0.3, 2.0)])
+    out, _, _ = gradients(TanhWeight(2, normalised=False), [[0.1, -0.1]])
+    assert out[0] == pytest.approx([1 / 3, -1 / 3])  # the variant of Zhou et al. gives 1 and -1
+
+
 def test_dorefa_of_one_bit_is_the_sign_times_the_mean():
     out, grad, _ = gradients(TanhWeight(1), [[0.0, -3.0]])
     assert out == [[1.5, -1.5]]

@@ -15,6 +15,7 @@ from rctk.checkpoint import LoadedModel, load_model, save_checkpoint
 from rctk.compress.draft_file import draft_contents, draft_digest, draft_of
 from rctk.compress.recipe import Named
 from rctk.compress.step import Context, Draft
+from rctk.data import read_split
 from rctk.machine import versions
 from rctk.model_io.contents import read_contents
 from rctk.model_io.tensors import read_tensors, write_tensors
@@ -56,9 +57,12 @@ def _conditions(context: Context) -> dict[str, Any]:
 
 
 def next_key(key: str, named: Named) -> str:
-    """Return a hash of ``key``, the step with its settings, and the files that those name."""
-    settings = asdict(cast("Any", named.step)).values()
-    return _hash({"before": key, "step": str(named), "files": _files(settings)})
+    """Return a hash of ``key``, the step with its settings, and the files and ``extra`` images that those name."""
+    settings = asdict(cast("Any", named.step))
+    facts = {"before": key, "step": str(named), "files": _files(settings.values())}
+    if "extra" in settings:
+        facts["extra"] = read_split(settings["extra"]).fingerprint
+    return _hash(facts)
 
 
 def _files(values: Iterable[Any]) -> dict[str, str]:

@@ -8,7 +8,8 @@ margin    leaves layers float until a margin is kept
 width     chooses the width of one layer
 weights   changes weights of the graph
 scales    fixes scales of weights
-codes     fixes codes of weights
+codes     fixes codes of weights, at scales that may stand
+grids     fixes scales and codes of weights
 training  trains weights and fixes all grids
 biases    mends biases for the codes as they are
 pattern   makes a 2:4 pattern of zeros
@@ -87,7 +88,7 @@ def settled_in(draft: Draft) -> Settled:
     """Return what the steps of a draft have settled."""
     roles = {name: getattr(STEPS.load(name), "role", "") for name in draft.facts if name in STEPS.names()}
     names = {role: name for name, role in roles.items()}
-    exact = names.get("training") or names.get("codes", "")
+    exact = names.get("training") or names.get("grids") or names.get("codes", "")
     stands = [*draft.formats.weights, *draft.formats.steps, *draft.ranges]
     return Settled(
         form=draft.form,
@@ -111,6 +112,7 @@ def _after(placed: Placed, role: str, settled: Settled) -> Settled:
         "width": {"widened": name},
         "scales": {"fixed": name},
         "codes": {"fixed": name, "exact": True},
+        "grids": {"fixed": name, "exact": True},
         "training": {"fixed": name, "exact": True},
         "biases": {"corrected": name},
         "pattern": {"pattern": name},
@@ -138,7 +140,7 @@ RULES = (
         "{name} chooses the widths of all layers; put it in front of {widened}",
     ),
     Rule(
-        {"training", "scales"},
+        {"training", "scales", "grids"},
         lambda settled: settled.fixed,
         "{name} fixes codes or scales, and {fixed} has done so already; leave one of the two out",
     ),
@@ -158,7 +160,7 @@ RULES = (
         "{name} changes the weights, but {fixed} has fixed their codes or scales already; put {name} in front of it",
     ),
     Rule(
-        {"formats", "weights", "width", "scales", "codes", "training"},
+        {"formats", "weights", "width", "scales", "codes", "grids", "training"},
         lambda settled: settled.corrected,
         "{corrected} mends biases for the codes as they are; put {name} in front of it",
     ),
@@ -178,7 +180,7 @@ RULES = (
         "{name} is for static int8, and {chosen} writes a {form} file; leave one of the two out",
     ),
     Rule(
-        {"width", "scales", "codes", "biases"},
+        {"width", "scales", "codes", "grids", "biases"},
         lambda settled: settled.form == "dynamic",
         "{name} has no effect in a dynamic file, whose codes are made at the end; leave {chosen} out",
     ),

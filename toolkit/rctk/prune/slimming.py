@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rctk.compress.step import Context
 from rctk.prune.depgraph import By, DepGraph
 from rctk.prune.finetune import finetune
-from rctk.train.objective import Objective
+from rctk.train.objective import Objective, Replaying
 from rctk.train.settings import TrainSettings
 from rctk.train.step import read_objective
 from rctk_kernels.errors import ModelError, OptionError
@@ -87,7 +87,10 @@ class Slimming:
     def __post_init__(self) -> None:
         if not 0 <= self.strength < float("inf") or self.sparse_epochs < 0:
             raise OptionError(f"strength and sparse_epochs are 0 or more, got {self.strength} and {self.sparse_epochs}")
-        TrainSettings(objective=read_objective(self.objective), lr=self.lr)
+        objective = read_objective(self.objective)
+        TrainSettings(objective=objective, lr=self.lr)
+        if self.sparse_epochs and isinstance(objective, Replaying):
+            raise OptionError("prune.slimming adds a penalty to the loss of a batch and cannot replay it; take pgd-at")
         self._pruner()
 
     def check_ready(self, module: nn.Module, context: Context) -> None:  # noqa: ARG002  # its layers are all it asks
