@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import pytest
@@ -62,14 +63,17 @@ def rctk(capsys, monkeypatch, tmp_path):
 
 @pytest.fixture
 def heard():
-    """Progress that keeps what is said, as ``notes``."""
+    """Progress that keeps what it is told: ``notes``, and ``stages`` as name, total and what was done in turn."""
     from rctk.progress import Silent
 
     class Heard(Silent):
         def __init__(self):
-            self.notes = []
+            super().__init__()
+            self.stages = []
 
-        def note(self, text):
-            self.notes.append(text)
+        @contextmanager
+        def stage(self, name, total=None):
+            self.stages.append((name, total, []))
+            yield self.stages[-1][2].append
 
     return Heard()

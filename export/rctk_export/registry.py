@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import math
 from collections.abc import Iterator, Mapping
 from types import NoneType, UnionType
 from typing import Any, Generic, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -63,8 +64,42 @@ def unknown(what: str, name: str, known: Iterator[str] | list[str], *, where: st
 def _nearest(name: str, choices: list[str], count: int) -> list[str]:
     """Return the names that a reader may have meant, whatever their case, the nearest first."""
     lower = {choice.lower(): choice for choice in reversed(choices)}
-    found = difflib.get_close_matches(name.lower(), lower, n=count)
-    return [lower[match] for match in found]
+    found = difflib.get_close_matches(name.lower(), lower, n=max(1, len(lower)))
+    return [lower[match] for match in found if _close(name.lower(), match)][:count]
+
+
+def _close(name: str, choice: str) -> bool:
+    """Tell whether one is a misspelling or the beginning of the other; a family that both share counts for nothing.
+
+    Example:
+        >>> _close("quant.lsp", "quant.lsq"), _close("quant.foo", "quant.lsq"), _close("foo", "floor")
+        (True, False, False)
+    """
+    family = f"{name.rpartition('.')[0]}."
+    if choice.startswith(family):
+        name, choice = name.removeprefix(family), choice.removeprefix(family)
+    begun = len(name) > 2 and choice.startswith(name)
+    return begun or _edits(name, choice) <= max(1, max(len(name), len(choice)) // 3)
+
+
+def _edits(one: str, other: str) -> int:
+    """Count the letters to add, drop, change, or swap with the next one, that lead from ``one`` to ``other``.
+
+    Example:
+        >>> _edits("fgms", "fgsm"), _edits("foo", "floor")
+        (1, 2)
+    """
+    above: list[int] = []
+    last = list(range(len(other) + 1))
+    for i, letter in enumerate(one):
+        row = [i + 1]
+        for j, wanted in enumerate(other):
+            ways = [row[j] + 1, last[j + 1] + 1, last[j] + (letter != wanted)]
+            if i and j and (letter, one[i - 1]) == (other[j - 1], wanted):
+                ways.append(above[j - 1] + 1)
+            row.append(min(ways))
+        above, last = last, row
+    return last[-1]
 
 
 class Family(Generic[T]):
@@ -98,8 +133,8 @@ class Family(Generic[T]):
 
     def build(self, text: str) -> T:
         """Make a member from ``"square:queries=500"``; :class:`OptionError` where name, key or value is wrong."""
-        name, _, rest = text.partition(":")
-        return self.make(name, dict(_pair(part, text) for part in rest.split(",") if part))
+        name, colon, rest = text.partition(":")
+        return self.make(name.strip(), _settings(text, name.strip(), rest) if colon else {})
 
     def make(self, name: str, given: Mapping[str, str]) -> T:
         """Make the member called ``name`` from the text of its settings, which may hold commas here."""
@@ -120,6 +155,23 @@ def _required(member: type[Any]) -> list[str]:
     unset = dataclasses.MISSING
     own = dataclasses.fields(member)
     return [each.name for each in own if each.init and each.default is unset and each.default_factory is unset]
+
+
+def _settings(text: str, name: str, rest: str) -> dict[str, str]:
+    """Read what stands behind the colon of ``text``; nothing is left out or overruled in silence."""
+    parts = [part.strip() for part in rest.split(",")]
+    if not all(parts):
+        kept = ",".join(filter(None, parts))
+        written = f"{name}:{kept}" if kept else name
+        raise OptionError(
+            f"a setting is missing beside a colon or comma of {text!r}; write {written}, or add key=value"
+        )
+    given: dict[str, str] = {}
+    for key, value in (_pair(part, text) for part in parts):
+        if key in given:
+            raise OptionError(f"{text!r} sets {key} twice, to {given[key]} and to {value}; leave one of them out")
+        given[key] = value
+    return given
 
 
 def _pair(part: str, text: str) -> tuple[str, str]:
@@ -143,14 +195,21 @@ def convert(text: str, hint: Any, where: str) -> Any:
         if text.lower() not in {"true", "false", "1", "0", "yes", "no"}:
             raise OptionError(f"{where} must be true or false, got {text!r}")
         return text.lower() in {"true", "1", "yes"}
-    if hint not in {int, float}:
+    if hint is int:
+        return _whole(text, where)
+    if hint is not float:
         return text
     try:
-        value = number(text)
+        return number(text)
     except OptionError as error:
         raise OptionError(f"{where}: {error}") from error
-    if hint is int:
-        if not value.is_integer():
-            raise OptionError(f"{where} must be a whole number, got {text!r}")
-        return int(value)
-    return value
+
+
+def _whole(text: str, where: str) -> int:
+    try:
+        value = number(text)
+    except OptionError:
+        value = math.nan  # no whole number either
+    if not value.is_integer():
+        raise OptionError(f"{where} must be a whole number such as 3, got {text!r}")
+    return int(value)

@@ -36,7 +36,11 @@ def test_settings_are_read_by_their_types():
 
 
 def test_a_bare_name_takes_all_defaults():
-    assert FAMILY.build("known") == Method()
+    assert FAMILY.build("known") == FAMILY.build(" known ") == Method()
+
+
+def test_spaces_around_settings_do_not_matter():
+    assert FAMILY.build("known: steps = 4 , size=0.1") == Method(steps=4, size=0.1)
 
 
 @pytest.mark.parametrize(
@@ -46,8 +50,16 @@ def test_a_bare_name_takes_all_defaults():
         ("zzz", "unknown method 'zzz'; choose from known"),
         ("known:step=3", "did you mean 'steps'"),
         ("known:steps", "name:key=value"),
-        ("known:steps=1.5", "whole number"),
+        ("known:steps=1.5", "known:steps must be a whole number such as 3, got '1.5'"),
+        ("known:steps=abc", "known:steps must be a whole number such as 3, got 'abc'"),
         ("known:steps=inf", "whole number"),
+        ("known:steps=2,steps=3", "'known:steps=2,steps=3' sets steps twice, to 2 and to 3; leave one of them out"),
+        ("known:steps=2,steps=2", "sets steps twice, to 2 and to 2"),
+        ("known:", "a setting is missing beside a colon or comma of 'known:'; write known, or add key=value"),
+        ("known: ", "write known, or add"),
+        ("known:steps=2,", "of 'known:steps=2,'; write known:steps=2, or add key=value"),
+        ("known:,steps=2", "write known:steps=2, or add"),
+        ("known:steps=2,,size=1", "write known:steps=2,size=1, or add"),
         ("known:size=abc", "not a number"),
         ("known:size=8/0", "not a number"),
         ("known:size=8/", "not a number"),
@@ -90,5 +102,29 @@ def test_fractions_are_exact():
     assert number("125.3/255") == 125.3 / 255
 
 
-def test_the_nearest_name_is_offered():
-    assert "did you mean 'square'" in str(unknown("attack", "sqare", ["pgd", "square"]))
+@pytest.mark.parametrize(
+    ("name", "known", "meant"),
+    [
+        ("sqare", ["pgd", "square"], "square"),
+        ("fgms", ["pgd", "fgsm"], "fgsm"),
+        ("quant.lsp", ["quant.inq", "quant.lsq"], "quant.lsq"),
+        ("qunat.lsq", ["quant.inq", "quant.lsq"], "quant.lsq"),
+        ("quant.bias_corr", ["quant.absorb_bias", "quant.bias_correction"], "quant.bias_correction"),
+        ("finetuning", ["defensive", "finetune"], "finetune"),
+    ],
+)
+def test_the_nearest_name_is_offered(name, known, meant):
+    assert f"unknown step {name!r}; did you mean {meant!r}? Choose" in str(unknown("step", name, known))
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("foo", ["ratio", "floor"]),
+        ("quant.foo", ["quant.xnor", "quant.twn", "quant.lsq"]),
+        ("train.something", ["train.mart", "train.standard"]),
+        ("banana", ["balance"]),
+    ],
+)
+def test_a_name_that_is_far_from_all_is_not_turned_into_one(name, known):
+    assert str(unknown("step", name, known)) == f"unknown step {name!r}; choose from {', '.join(known)}"

@@ -15,6 +15,8 @@ from torch import nn
 
 from rctk.checkpoint import load_model, save_checkpoint
 from rctk.models import build_architecture
+from rctk.models.resize import adopt
+from rctk.models.selection import select_instead_of_pad
 from rctk_export.input_spec import InputSpec
 from rctk_kernels.errors import ModelError, OptionError
 
@@ -286,6 +288,83 @@ def test_a_missing_architecture_is_answered_with_the_nearest(tmp_path):
     assert "give --arch; nearest: --arch resnet32-b (100% of the tensors fit)" in message
     torch.save({"odd.name": torch.zeros(3)}, path)
     assert "no built-in architecture comes near; write a factory" in refusal(path)
+
+
+PRUNED_NETS = """
+from torch import nn
+def net(hidden=8):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, 3))
+"""
+
+
+@pytest.fixture
+def narrow(tmp_path):
+    """Return a function that saves a net of another width, and the factory of the dense net."""
+    nets = tmp_path / "nets.py"
+    nets.write_text(PRUNED_NETS)
+    scope: dict = {}
+    exec(PRUNED_NETS, scope)
+
+    def save(hidden, change=lambda state: None):
+        state = {f"module.{key}": value for key, value in scope["net"](hidden).state_dict().items()}
+        change(state)
+        torch.save({"state_dict": state}, tmp_path / "narrow.pth")
+        return tmp_path / "narrow.pth", f"{nets}:net"
+
+    return save
+
+
+def test_a_pruned_state_dict_is_answered_with_the_architecture_that_reads_it(narrow):
+    path, arch = narrow(5)
+    message = refusal(path, arch=arch, input=SPEC)
+    assert "its names are there, but tensors are smaller, as after pruning (1.weight has shape (5, 64)" in message
+    assert message.endswith(f"give --arch pruned:{arch}")
+    assert load_model(path, arch=f"pruned:{arch}", input=SPEC).module[1].out_features == 5
+
+
+def larger(state):
+    state["module.1.weight"] = torch.zeros(5, 65)
+
+
+def another_rank(state):
+    state["module.1.weight"] = torch.zeros(5, 64, 1)
+
+
+def one_less(state):
+    del state["module.4.bias"]
+
+
+def not_composed(state):
+    state["module.4.weight"] = torch.zeros(3, 4)
+
+
+@pytest.mark.parametrize("change", [larger, another_rank, one_less, not_composed])
+def test_pruning_is_not_blamed_for_what_it_cannot_have_done(narrow, change):
+    path, arch = narrow(5, change)
+    assert f"pruned:{arch}" not in refusal(path, arch=arch, input=SPEC)
+
+
+def test_pruning_is_not_blamed_where_the_classes_or_the_images_are_wrong(narrow):
+    path, arch = narrow(5)
+    assert "pruned:" not in refusal(path, arch=arch, input=SPEC, classes=2)
+    assert "pruned:" not in refusal(path, arch=arch, input=InputSpec(channels=1, height=9, width=8))
+
+
+@pytest.mark.parametrize("spec", [None, InputSpec(channels=3, height=32, width=32)])
+@pytest.mark.parametrize("name", ["resnet20", "resnet20-b"])
+def test_a_missing_architecture_of_a_pruned_net_is_answered_too(tmp_path, name, spec):
+    images = InputSpec(channels=3, height=32, width=32)
+    module = build_architecture(name, classes=10, input=images)
+    select_instead_of_pad(module, images.shape)  # as pruning does, which gives shortcuts names of their own
+    for layer in (module.layer1[0].conv1, module.layer1[0].bn1):
+        adopt(layer, {key: value[:12] for key, value in layer.state_dict().items() if value.ndim})
+    adopt(module.layer1[0].conv2, {"weight": module.layer1[0].conv2.weight[:, :12]})
+    path = tmp_path / "pruned.pth"
+    torch.save(module.state_dict(), path)
+    assert f"nearest: --arch pruned:{name} (its names are there, but tensors are smaller" in refusal(path, input=spec)
+    assert f"give --arch pruned:{name}" in refusal(path, arch=name, input=images)
+    loaded = load_model(path, arch=f"pruned:{name}", input=images)
+    assert loaded.module.layer1[0].conv1.out_channels == 12
 
 
 def test_missing_and_wrong_input_sizes_are_named(tmp_path, module):

@@ -11,6 +11,7 @@ from rctk_export.bundle_writer import BundleWriter
 from rctk_export.input_spec import InputSpec
 from rctk_export.intake import prepare
 from rctk_export.onnx_files import save_onnx, serialize
+from rctk_export.quantize.dynamic import write_dynamic
 from rctk_kernels.errors import BundleError, GraphError
 
 SPEC = InputSpec(channels=3, height=8, width=8, mean=(0.5,) * 3)
@@ -178,3 +179,51 @@ def test_a_layer_left_in_float_on_purpose_is_no_finding():
     graph = graph_facts(model, reasons={"conv": "kept float on request"})
     assert "half-quantized" not in {finding.rule for finding in graph.findings}
     assert graph.layers[0].reason == "kept float on request"
+
+
+@pytest.mark.parametrize(
+    ("reason", "warned"),
+    [
+        ("kept float on request", False),
+        ("kept float to keep the margin of accuracy", False),
+        ("only linear layers store weights alone", False),
+        ("no int8 form on this target", True),
+        ("", True),
+    ],
+)
+def test_float_layers_are_warned_of_unless_somebody_chose_them(reason, warned):
+    model = classifier(np.uint8(0))
+    extra = helper.make_node("MatMul", ["logits", "square"], ["more"], name="extra")
+    model.graph.node.append(extra)
+    model.graph.output[0].name = "more"
+    model.graph.initializer.append(numpy_helper.from_array(np.eye(4, dtype=np.float32), "square"))
+    graph = graph_facts(model, "cpu", {"extra": reason} if reason else {})
+    assert (("float-layer", "extra") in {(each.rule, each.node) for each in graph.findings}) == warned
+    assert (graph.integer_layers, len(graph.layers)) == (1, 2)
+
+
+def test_an_evaluation_file_has_the_reasons_of_the_int8_file_it_is_made_from(tmp_path):
+    float_layer = {"kept_float": [{"name": "conv", "op": "Conv", "reason": "kept float on request"}]}
+    with BundleWriter(tmp_path / "bundle") as writer:
+        writer.add("float", "", serialize(prepare(classifier(), SPEC)))
+        writer.add("int8", "cpu", serialize(classifier()), float_layer)
+        writer.add("evaluation", "cpu", serialize(classifier()), {})
+        writer.commit(name="net", input=SPEC, classes=("a", "b", "c", "d"), model={}, calibration={}, versions={})
+    _, shipped, evaluation = describe(tmp_path / "bundle").files
+    assert [row.graph.layers[0].reason for row in (shipped, evaluation)] == ["kept float on request"] * 2
+
+
+def test_a_dynamic_file_is_no_float_file(tmp_path):
+    model = write_dynamic(prepare(classifier(), SPEC))
+    assert "ConvInteger" in {node.op_type for node in model.graph.node}
+    save_onnx(model, tmp_path / "dynamic.onnx")
+    (row,) = describe(tmp_path / "dynamic.onnx").files
+    graph = row.graph
+    assert (row.role, graph.quantized, graph.integer_layers, len(graph.layers)) == ("int8", True, 1, 1)
+    # 6x6 outputs of 4 channels through 3x3x3 windows, as in float
+    assert (graph.macs, graph.parameters) == (36 * 4 * 27, 4 * 27 + 4)
+    assert "ConvInteger hold integers themselves; the rules are for Q/DQ nodes, so none was applied" in graph.remarks
+
+
+def test_a_float_file_is_not_quantized():
+    assert not graph_facts(classifier()).quantized

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from rctk.model_io.advice import nearest
 from rctk.model_io.checks import count_classes, refuse_non_finite
 from rctk.model_io.contents import FORMAT, VERSION, Contents, no_input, read_contents
 from rctk.model_io.forms import form_of
-from rctk.model_io.state import build_and_fit, nearest
+from rctk.model_io.state import build_and_fit
 from rctk.model_io.tensors import write_tensors
 from rctk.models import runs_code
 from rctk_export.bundle import file_sha256
@@ -116,7 +117,7 @@ def _merge(contents: Contents, arch: str | None, input: InputSpec | None, path: 
     if isinstance(contents.weights, nn.Module):
         arch = contents.arch
     elif arch is None and contents.arch is None:
-        raise ModelError(f"{path} is a bare state dict, give --arch; {nearest(contents.weights, input)}")
+        raise ModelError(f"{path} is a bare state dict, give --arch; {nearest(contents.weights, input, path)}")
     elif arch is None and contents.arch is not None and runs_code(contents.arch):
         raise ModelError(
             f"{path} was made by --arch {contents.arch}, which runs code; if you trust that, give the --arch again"

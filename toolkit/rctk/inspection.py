@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,18 @@ from rctk_export.bundle import Bundle, BundleFile, file_sha256, read_bundle
 from rctk_export.input_spec import InputSpec
 from rctk_export.intake import leading_normalisation, notes, softmax_output
 from rctk_export.lint import Finding, lint
-from rctk_export.lint.layers import LayerRow, layer_rows, parameter_count
+from rctk_export.lint.layers import LayerRow, layer_rows, parameter_count, weights_alone
 from rctk_export.lint.view import View
+from rctk_export.lint.weighted import INTEGER
 from rctk_export.onnx_files import load_onnx
 from rctk_export.quantize import PLANNERS
 from rctk_export.registry import unknown
 from rctk_kernels.errors import EngineError
 
-FUSED = {"QLinearConv", "QLinearMatMul", "QGemm", "QLinearAdd", "ConvInteger", "MatMulInteger"}
+FUSED = {*INTEGER, "QLinearAdd"}
 """Operators that hold integers themselves, as ONNX Runtime's QOperator format and dynamic quantization write them."""
+ON_PURPOSE = ("kept float", "only linear layers")
+"""How the reasons in a manifest begin that somebody chose: a flag, a margin of accuracy, a form for linear layers."""
 ONNX_ROLES = ("float", "int8", "evaluation")
 SLOW = "it is placed for TensorRT's fusions, so its speed in ONNX Runtime says nothing about a device"
 
@@ -62,8 +65,13 @@ class GraphFacts:
 
     @property
     def integer_layers(self) -> int:
-        """Number of layers whose inputs are all quantized."""
+        """Number of layers that multiply integers, or hold them in a file that quantizes nothing but weights."""
         return sum(not layer.reason for layer in self.layers)
+
+    @property
+    def quantized(self) -> bool:
+        """Whether any layer holds integers or was meant to."""
+        return bool(self.linted_for) or any(layer.arithmetic != "float" for layer in self.layers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,17 +187,33 @@ def graph_facts(model: onnx.ModelProto, target: str = "", reasons: Mapping[str, 
         remarks=(
             *_remarks(model, len(inputs)),
             *problem,
-            *([SLOW] if rules in {"tensorrt", "cpu-mirror"} else ()),
-            *([f"{', '.join(fused)} compute in integers; layers, parameters and rules are for Q/DQ"] if fused else ()),
+            *_left_out(rules, fused, layers),
         ),
     )
 
 
+def _left_out(rules: str, fused: Sequence[str], layers: Sequence[LayerRow]) -> Iterator[str]:
+    """Yield what the counts and findings of a quantized graph leave out."""
+    if rules in {"tensorrt", "cpu-mirror"}:
+        yield SLOW
+    if fused:
+        yield f"{', '.join(fused)} hold integers themselves; the rules are for Q/DQ nodes, so none was applied"
+    for layer in layers:
+        if layer.padding:
+            yield f"{layer.name} is stored with {layer.padding}, which parameters and MACs leave out"
+
+
 def _findings(model: onnx.ModelProto, target: str, reasons: Mapping[str, str]) -> list[Finding]:
-    """Lint; a layer that somebody left in float may read a dequantized tensor, and a file may hold weights alone."""
-    alone = target == "cpu" and all(q.role != "activation" for q in View(model).formats)
-    found = lint(model, target)
-    return [each for each in found if each.rule != "half-quantized" or not (alone or each.node in reasons)]
+    """Lint; what the reader of the manifest knows already is no finding."""
+    alone = target == "cpu" and weights_alone(View(model))
+    return [each for each in lint(model, target) if not _known(each, reasons, alone=alone)]
+
+
+def _known(finding: Finding, reasons: Mapping[str, str], *, alone: bool) -> bool:
+    """Tell whether somebody wanted this: a layer in float, which then may read codes, or weights alone in integers."""
+    if finding.rule == "half-quantized":
+        return alone or finding.node in reasons
+    return finding.rule == "float-layer" and reasons.get(finding.node, "").startswith(ON_PURPOSE)
 
 
 def guess_target(model: onnx.ModelProto) -> str:
@@ -211,7 +235,10 @@ def _describe_file(path: Path, target: str) -> Description:
 
 def _bundle_file(bundle: Bundle, file: BundleFile, target: str) -> FileRow:
     wanted = file.role in ONNX_ROLES and (not target or file.target in {"", target})
-    reasons = {kept["name"]: kept["reason"] for kept in file.facts.get("kept_float", ())}
+    facts = file.facts
+    if file.role == "evaluation":  # the int8 file without the rounding of its logits
+        facts = next((f.facts for f in bundle.files if (f.role, f.target) == ("int8", file.target)), facts)
+    reasons = {kept["name"]: kept["reason"] for kept in facts.get("kept_float", ())}
     rules = file.target if file.role == "int8" else ""
     return FileRow(
         role=file.role,

@@ -45,7 +45,7 @@ class OpenVINO:
     """Runs an ONNX file with OpenVINO on the processor.
 
     Attributes:
-        threads: Threads that share one operator.
+        threads: Threads that share one operator; not more than the processors that this process may use.
         batch: Compile for exactly so many images, about 10 % faster at batch 1; 0 takes any number at a time.
         pinning: Bind threads to cores. Faster alone on a machine, slow where two engines are bound to the same core.
     """
@@ -183,9 +183,16 @@ def _compiled(model: Any, source: Source, settings: OpenVINO) -> Any:
     try:
         if settings.batch:
             model.reshape([settings.batch, *source.input.shape])
-        return openvino.Core().compile_model(model, DEVICE, _properties(settings))
+        compiled = openvino.Core().compile_model(model, DEVICE, _properties(settings))
+        threads = compiled.get_property("INFERENCE_NUM_THREADS")
     except _FAILURES as error:
         raise EngineError(f"OpenVINO cannot compile {source.path}: {_one_line(error)}") from error
+    if threads != settings.threads:  # it takes fewer, without a word, where this process may use fewer processors
+        raise EngineError(
+            f"OpenVINO would run with threads={threads} though {settings.threads} were asked for, since this process "
+            f"may use no more processors; give threads={threads}"
+        )
+    return compiled
 
 
 def _properties(settings: OpenVINO) -> dict[str, Any]:

@@ -138,6 +138,16 @@ def test_threads_and_precision_are_what_was_asked_for(files, threads):
         assert engine._compiled.get_property("ENABLE_CPU_PINNING") is False
 
 
+def test_more_threads_than_processors_are_refused(files):
+    sources, _ = files
+    many = len(os.sched_getaffinity(0)) + 1
+    with pytest.raises(EngineError, match=rf"threads=\d+ though {many} were asked for.*give threads=\d+$") as caught:
+        OpenVINO(threads=many).open(sources["cpu"])
+    fewer = int(str(caught.value).rpartition("=")[2])
+    with OpenVINO(threads=fewer).open(sources["cpu"]) as engine:
+        assert engine.predict(np.zeros((1, *DIGITS.shape), dtype=np.float32)).shape == (1, 10)
+
+
 def test_an_engine_lists_its_own_layers_until_it_is_closed(files):
     sources, _ = files
     with OpenVINO(batch=4).open(sources["cpu"]) as engine:

@@ -40,7 +40,7 @@ DEVICES = [
 def short(name):
     """Build an attack with few steps."""
     known = {field.name for field in dataclasses.fields(ATTACKS.load(name))}
-    return ATTACKS.build(f"{name}:{','.join(f'{key}={value}' for key, value in SHORT.items() if key in known)}")
+    return ATTACKS.make(name, {key: str(value) for key, value in SHORT.items() if key in known})
 
 
 def threat_of(name):

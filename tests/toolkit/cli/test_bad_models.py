@@ -139,6 +139,17 @@ def test_a_state_dict_names_the_first_keys_that_differ(rctk, tmp_path, checkpoin
     assert "0.weight has shape (32, 1, 3, 3), the architecture expects (32, 3, 3, 3)" in shape
 
 
+def test_the_state_dict_of_a_pruned_net_names_the_architecture_that_reads_it(rctk, tmp_path, checkpoint):
+    (tmp_path / "net.py").write_text("from rctk.models.small import digits_cnn\ndef make(): return digits_cnn()\n")
+    prune = ("--step", "prune.depgraph:criterion=l1,ratio=0.5,by=macs")
+    assert rctk("compress", checkpoint, "--data", "digits:train", "--samples", "60", *prune, "-o", "np.pt").code == 0
+    torch.save(torch.load("np.pt", weights_only=True)["state_dict"], tmp_path / "state.pt")
+    asked = ("export", "state.pt", *INPUT, *CALIBRATION)
+    assert "nearest: --arch pruned:digits-cnn" in rctk(*asked).refusal
+    assert "give --arch pruned:net.py:make" in rctk(*asked, "--arch", "net.py:make").refusal
+    assert rctk("inspect", "state.pt", *INPUT, "--arch", "pruned:net.py:make").code == 0
+
+
 @pytest.mark.usefixtures("nothing_written")
 @pytest.mark.parametrize(
     ("arch", "words"),

@@ -45,7 +45,10 @@ CASES = [
     # names from tables
     ((*ATTACK, "--attack", "squar"), ["unknown attack 'squar'", "did you mean 'square'"]),
     ((*ATTACK, "--attack", "square:querys=9"), ["unknown setting of square 'querys'", "did you mean 'queries'"]),
-    ((*ATTACK, "--attack", "square:queries=x"), ["square:queries", "'x' is not a number"]),
+    ((*ATTACK, "--attack", "square:queries=x"), ["square:queries must be a whole number such as 3, got 'x'"]),
+    ((*ATTACK, "--attack", "square:queries=9,queries=8"), ["sets queries twice, to 9 and to 8"]),
+    ((*ATTACK, "--attack", "square:"), ["write square, or add key=value"]),
+    ((*ATTACK, "--attack", "square:queries=9,"), ["write square:queries=9, or add key=value"]),
     ((*ATTACK, "--attack", "square:queries=0"), ["square:queries must be at least 1"]),
     ((*ATTACK, "--attack", "square:queries"), ["name:key=value"]),
     ((*ATTACK, "--on", "engin"), ["unknown form 'engin'", "did you mean 'engine'"]),
@@ -80,7 +83,7 @@ CASES = [
     ((*EXPORT, "--check-samples", "-5"), ["--check-samples"]),
     ((*EXPORT, "--min-agreement", "2"), ["--min-agreement is a share"]),
     ((*EXPORT, "--classes", "5"), ["10 outputs", "--classes"]),
-    ((*TRAIN, "--epochs", "0"), ["epochs", "at least 1"]),
+    ((*TRAIN, "--epochs", "0"), ["epochs must be at least 1, got 0"]),
     ((*TRAIN, "--lr", "-1"), ["lr > 0"]),
     # the input of a model
     ((*EXPORT, "--input", "3x32x32"), ["was saved for", "leave --input"]),

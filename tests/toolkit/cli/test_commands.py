@@ -28,7 +28,7 @@ def test_from_training_to_the_report(rctk, tmp_path):
     done = rctk("export", "--int8", "models/mlp.pt", "--calibration", "digits:train", *FEW)
     assert done.code == 0, done.err
     assert "int8-tensorrt.onnx" in done.out
-    assert "calibrate: 64 in" in done.err
+    assert "calibrate: 64 of 64 done in" in done.err
     assert "next: rctk compare models/mlp-int8" in done.out
 
     done = rctk("inspect", "models/mlp-int8")

@@ -229,7 +229,7 @@ def test_a_form_of_one_target_is_refused_for_others_before_anything_trains(rctk,
     ["quant.ptq_static8:weight_bits=9", "quant.ptq_static8:activation_bits=1", "quant.layer_bits:layer=a,input_bits=9"],
 )
 def test_widths_that_do_not_exist_are_refused_with_the_recipe(step):
-    with pytest.raises(OptionError, match="codes have 2 to 8 bits"):
+    with pytest.raises(OptionError, match=r"step 1 of the recipe: quant\.(ptq_static8|layer_bits):.*have 2 to 8 bits"):
         Recipe.of([step])
 
 

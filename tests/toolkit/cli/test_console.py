@@ -80,9 +80,22 @@ def test_without_a_terminal_a_finished_stage_is_one_line(capsys):
         step(20)
     with bars.stage("bench"):
         pass
+    with bars.stage("tries") as step:
+        step(3)
+    with bars.stage("training", 30) as step:  # ended early
+        step(20)
+    with bars.stage("training", 1437) as step:  # two processes did as many each
+        step(1438)
     bars.note("a [note]")
     lines = capsys.readouterr().err.splitlines()
-    assert lines == ["calibrate: 30 in 0.0 s", "bench: 0.0 s", "note: a [note]"]
+    assert lines == [
+        "calibrate: 30 of 30 done in 0.0 s",
+        "bench: 0.0 s",
+        "tries: 3 done in 0.0 s",
+        "training: 20 of 30 done in 0.0 s",
+        "training: 1438 done in 0.0 s",
+        "note: a [note]",
+    ]
 
 
 def test_a_long_stage_says_now_and_then_where_it_is(capsys, monkeypatch):
@@ -91,7 +104,7 @@ def test_a_long_stage_says_now_and_then_where_it_is(capsys, monkeypatch):
     with Bars().stage("pgd", 4) as step:
         for _ in range(4):
             step(1)
-    assert capsys.readouterr().err.splitlines() == ["pgd: 2 of 4 after 12 s", "pgd: 4 in 30.0 s"]
+    assert capsys.readouterr().err.splitlines() == ["pgd: 2 of 4 after 12 s", "pgd: 4 of 4 done in 30.0 s"]
 
 
 def test_a_stage_that_fails_says_nothing(capsys):

@@ -34,6 +34,7 @@ def test_formats_and_sensitivity_from_the_command_line(rctk):
     shown = rctk("inspect", "mlp-int8", "--sensitivity", "--data", "digits:test", "--samples", "40").out
     assert "robust drop, points" in shown
 
+    assert "for --sensitivity; add it" in rctk("inspect", "mlp-int8", "--data", "digits:test").refusal
     done = rctk("inspect", "mlp-int8", "--sensitivity")
     assert done.code == 2
     assert "--sensitivity needs labelled images; add --data" in done.err

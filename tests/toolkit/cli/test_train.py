@@ -14,9 +14,14 @@ import torch
 from rctk.checkpoint import load_model
 from rctk.cli.stop import Stop
 from rctk.data import read_split
+from rctk.machine import available_cpus
 
 BASE = ("train", "--arch", "mlp:hidden=16", "--epochs", "2")
 TRAIN = (*BASE, "--precision", "32")
+SEVERAL = pytest.mark.skipif(
+    not torch.distributed.is_available() or len(available_cpus()) < 2,
+    reason="this torch cannot train on several devices, or there is one processor",
+)
 
 
 def weights(path):
@@ -100,13 +105,15 @@ def test_resuming_nothing_is_refused_and_forgetting_to_resume_is_said(rctk, tmp_
     ("flags", "words"),
     [
         (("--augment", "cropp"), "did you mean 'aug.crop'"),
-        (("--augment", "crop:padding=x"), "'x' is not a number"),
+        (("--augment", "crop:padding=x"), "crop:padding must be a whole number such as 3, got 'x'"),
         (("--precision", "fp16", "--accelerator", "cpu"), "choose bf16 or 32 on a CPU"),
         (("--precision", "fp8"), "--precision"),
         (("--devices", "0"), "devices must be at least 1"),
         (("--devices", "1.5"), "'1.5' is not a whole number"),
-        (("--patience", "0"), "patience must be at least 1"),
-        (("--ema-decay", "2"), "0 < ema_decay < 1"),
+        (("--devices", "100000", "--accelerator", "cpu"), "100000 processes on the CPU are asked for and this one may"),
+        (("--batch-size", "0"), "batch_size must be at least 1, got 0"),
+        (("--patience", "0"), "patience must be at least 1, got 0; leave it out"),
+        (("--ema-decay", "2"), "averaging needs 0 < ema_decay < 1, got 2.0"),
         (("--milestones", "3"), "rising shares between 0 and 1"),
         (("--objective", "trades:beta=-1"), "trades:beta must be a number from 0 on"),
         (("--objective", "pgd-at:eps=8"), "write 8/255"),
@@ -136,6 +143,18 @@ def test_a_label_that_numbers_no_class_is_refused(rctk, tmp_path):
 def test_training_on_test_images_has_to_be_said(rctk):
     refusal = rctk(*BASE, "--data", "digits", "-o", "m.pt").refusal
     assert "--data digits names no split; write digits:train to learn from training images" in refusal
+
+
+def test_doubtful_validation_images_are_told_and_used(rctk, monkeypatch):
+    few = ("--data", "digits:train", "--samples", "60", "-o", "m.pt")
+    assert "note: " not in rctk(*TRAIN, *few).err
+    done = rctk(*TRAIN, *few, "--validation", "digits:test")
+    assert "note: digits:test holds test images, which choose the best epoch" in done.err
+    assert "360 of digits:test" in done.out
+    done = rctk(*TRAIN, *few, "--validation", "digits:train")
+    assert "note: 60 of 1437 validation images are training images too" in done.err
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert "note: " not in rctk(*TRAIN, *few, "--validation", "digits:test").err
 
 
 def test_the_last_lines_say_how_many_images_and_where_everything_is(rctk, digits):
@@ -174,7 +193,7 @@ def test_only_the_first_of_several_processes_speaks(rctk, digits, monkeypatch):
         assert (words in done.err) if words else not done.err
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch cannot train on several devices")
+@SEVERAL
 def test_two_processes_train_what_one_does(rctk, tmp_path, digits):
     """Without BatchNorm the mean of two gradients is the gradient of the whole batch, up to rounding."""
     base = (*TRAIN, "--data", str(digits), "--accelerator", "cpu", "--batch-size", "20")
@@ -191,7 +210,7 @@ def test_two_processes_train_what_one_does(rctk, tmp_path, digits):
         torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch cannot train on several devices")
+@SEVERAL
 def test_the_accuracy_of_two_processes_is_that_of_the_file(tmp_path, digits):
     """Each process meets other images, and with a batch of two BatchNorm statistics differ much."""
     layers = "nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8, momentum=1.0), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10)"

@@ -65,7 +65,7 @@ def context():
 
 
 def built(name):
-    return STEPS.build(f"{name}:{SMALL.get(name, '')}")
+    return STEPS.build(f"{name}:{SMALL[name]}" if name in SMALL else name)
 
 
 def state(draft):
@@ -130,15 +130,32 @@ def test_edge_layers(draft, context, edges, kept, bits):
     ],
 )
 def test_steps_respect_what_stands_in_a_draft(first, second, words, draft, context):
-    begun = apply_graph_steps(draft, Recipe.of([f"{first}:{SMALL.get(first, '')}"]), context)
+    begun = apply_graph_steps(draft, Recipe.of([{first: SMALL.get(first)}]), context)
     with pytest.raises(OptionError, match=words):
-        apply_graph_steps(begun, Recipe.of([f"{second}:{SMALL.get(second, '')}"]), context)
+        apply_graph_steps(begun, Recipe.of([{second: SMALL.get(second)}]), context)
 
 
 def test_unknown_layers_are_named(draft, context):
     wrong = draft.with_formats(layer_bits={"stm": 4})
     with pytest.raises(OptionError, match="did you mean 'stem'"):
         int8_files(wrong, ("cpu",), context.train, Silent())
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        ("ptq_static8", ""),
+        ("lsq:epochs=1", ""),
+        ("ptq_static8:weight_bits=4", "size and time are those of int8"),
+        ("ptq_static8:activation_bits=4", "accuracy, not speed"),
+        ("lsq:activations=4,epochs=1", "accuracy, not speed"),
+    ],
+)
+def test_a_file_of_few_bits_does_not_promise_speed(draft, context, heard, step, words):
+    int8_files(STEPS.build(f"quant.{step}")(draft, context), ("cpu",), context.train, heard)
+    notes = [note for note in heard.notes if "fewer than 8 bits" in note]
+    assert len(notes) == bool(words)
+    assert all(words in note for note in notes)
 
 
 @pytest.mark.parametrize(("step", "told"), [("pact:weights=4", True), ("xnor", True), ("lsq:weights=4", False)])

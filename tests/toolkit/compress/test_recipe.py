@@ -227,6 +227,11 @@ def test_a_recipe_says_every_setting():
     ]
 
 
+def test_a_step_without_settings_is_a_name_or_an_empty_mapping():
+    plain = Recipe.of(["test.shake"])
+    assert Recipe.of([{"test.shake": None}]) == Recipe.of([{"test.shake": {}}]) == Recipe.of([" test.shake "]) == plain
+
+
 def test_kinds_are_kept_apart_in_order():
     recipe = Recipe.of(["test.shake", "test.narrow", "test.remark"])
     assert [step.name for step in recipe.module_steps] == ["test.shake", "test.narrow"]
@@ -242,7 +247,9 @@ def test_kinds_are_kept_apart_in_order():
         (["test.shake:size=big"], "step 1 of the recipe: test.shake:size: 'big' is not a number"),
         (["test.needy"], "step 1 of the recipe: test.needy needs one and two; write test.needy:one="),
         (["test.needy:one=1"], "step 1 of the recipe: test.needy needs two; write test.needy:two="),
-        (["test.shake:size=-1"], "step 1 of the recipe: shake needs size >= 0"),
+        (["test.shake:size=-1"], "step 1 of the recipe: test.shake: shake needs size >= 0"),
+        (["test.shake:size=1,size=2"], "step 1 of the recipe: 'test.shake:size=1,size=2' sets size twice"),
+        (["test.shake:"], "step 1 of the recipe: a setting is missing .*; write test.shake, or add"),
         (["test.remark", "test.shake"], "move test.shake before test.remark"),
         ([{"test.shake": {}, "test.narrow": {}}], "step 1 of the recipe: cannot read"),
         ([["test.shake"]], "cannot read"),
@@ -266,6 +273,8 @@ def test_a_wrong_recipe_is_refused_as_a_whole(entries, message):
         ("- [", "is not YAML"),
         ("- !!python/object/apply:os.getcwd []", "is not YAML"),
         ("\x00", "is not YAML"),
+        ("- &a [*a]", "is not YAML"),
+        ("- test.shake: {size: 0.1, size: 0.2}", "line 1: the key size stands twice"),
         ("[]", "has no steps"),
     ],
 )
@@ -275,6 +284,11 @@ def test_a_file_that_is_no_recipe_is_refused_in_one_line(tmp_path, text, message
     with pytest.raises(OptionError, match=message) as caught:
         Recipe.read(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_method_without_settings_may_be_written_as_a_mapping():
+    with_mapping, plain = Recipe.of([{"test.shake": {"notes": {"word": {}}}}]), Recipe.of(["test.shake:notes=word"])
+    assert with_mapping == plain
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -44,7 +44,7 @@ def step_of(name):
     """Build a step that is short."""
     if "epochs" in {field.name for field in dataclasses.fields(STEPS.load(name))}:
         return STEPS.build(f"{name}:epochs=1,batch_size=32")
-    return STEPS.build(f"{name}:{SETTINGS.get(name, '')}")
+    return STEPS.build(f"{name}:{SETTINGS[name]}" if name in SETTINGS else name)
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,7 @@ def test_the_relu_of_lenet_changes_what_pooling_sees():
         ("resnet-20", OptionError, "did you mean 'resnet20'"),
         ("resnet2:depth=8", OptionError, "unknown architecture 'resnet2'"),
         ("mlp:hiden=3", OptionError, "did you mean 'hidden'"),
-        ("mlp:hidden=abc", OptionError, "not a number"),
+        ("mlp:hidden=abc", OptionError, "must be a whole number"),
         ("mlp:hidden", OptionError, "key=value"),
         ("mlp:classes=3", OptionError, "unknown setting"),
         ("resnet20:depth=21", OptionError, "6n [+] 2"),

@@ -92,9 +92,11 @@ def test_half_of_the_images_are_attacked_each_way(net, batch):
 
 
 def test_settings_of_the_attack_are_checked():
-    with pytest.raises(OptionError, match="attack_on"):
+    with pytest.raises(OptionError, match=r"qat-at needs attack_on quant, float or both, got 'nothing'$"):
         QatAt(attack_on="nothing")
-    with pytest.raises(OptionError, match="evaluation mode"):
+    with pytest.raises(OptionError, match=r"qat-at needs 0 <= clean < 1, got 1$"):
+        QatAt(clean=1)
+    with pytest.raises(OptionError, match=r"evaluation mode.*got attack_mode 'train'; leave it out"):
         QatAt(attack_mode="train")
 
 

@@ -45,22 +45,23 @@ def test_it_trains_the_module_and_its_zeros_stay(fresh, context):
     assert any("finetune epoch 2/2" in note for note in context.progress.notes)
 
 
-def test_a_recipe_that_was_stopped_goes_on_within_the_step(fresh, context, tmp_path):
+def test_a_recipe_that_was_stopped_goes_on_within_the_step(fresh, context, tmp_path, heard, monkeypatch):
     step = Finetune(epochs=3, lr=0.1, batch_size=50)
     through = step(fresh("mlp:hidden=16"), context)
 
-    class Stopping(type(context.progress)):
-        def note(self, text):
-            if "epoch 2/" in text:
-                raise KeyboardInterrupt
-            super().note(text)
+    context = replace(context, folder=tmp_path, progress=heard)
 
-    with pytest.raises(KeyboardInterrupt):
-        step(fresh("mlp:hidden=16"), replace(context, folder=tmp_path, progress=Stopping()))
+    def stop(text):
+        if "epoch 2/" in text:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(heard, "note", stop)
+        with pytest.raises(KeyboardInterrupt):
+            step(fresh("mlp:hidden=16"), context)
     (state,) = tmp_path.iterdir()
-    resumed_context = replace(context, folder=tmp_path, progress=type(context.progress)())
-    resumed = step(fresh("mlp:hidden=16"), resumed_context)
-    assert resumed_context.progress.notes[0] == "going on after epoch 1"
+    resumed = step(fresh("mlp:hidden=16"), context)
+    assert heard.notes[0] == "going on after epoch 1"
     assert not state.exists()
     for key, value in through.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key])

@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from rctk.machine import available_cpus
 from rctk.train.hardware import Hardware, make_fabric, native_bf16
 from rctk_kernels.errors import OptionError
 
 NO_GPU = not torch.cuda.is_available()
+PROCESSORS = len(available_cpus())
 
 
 def test_what_auto_means_is_said_and_stays():
@@ -15,7 +17,29 @@ def test_what_auto_means_is_said_and_stays():
     assert found.accelerator == ("cpu" if NO_GPU else "cuda")
     assert found.precision == ("bf16" if native_bf16(found.accelerator) else "32")
     assert found.resolved() == found
+
+
+@pytest.mark.skipif(PROCESSORS < 2, reason="this process may use one processor")
+def test_several_processes_average_their_gradients():
     assert Hardware(accelerator="cpu", devices=2).resolved().strategy == "ddp"
+
+
+def test_more_processes_than_processors_are_refused():
+    assert Hardware(accelerator="cpu", devices=PROCESSORS).resolved().devices == PROCESSORS
+    words = f"{PROCESSORS + 1} processes on the CPU are asked for and this one may use {PROCESSORS} processor"
+    with pytest.raises(OptionError, match=words):
+        Hardware(accelerator="cpu", devices=PROCESSORS + 1).resolved()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to processors")
+def test_processors_that_others_have_do_not_count():
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        with pytest.raises(OptionError, match="may use 1 processor; leave devices out"):
+            Hardware(accelerator="cpu", devices=2).resolved()
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @pytest.mark.skipif(not NO_GPU, reason="this machine has a GPU")

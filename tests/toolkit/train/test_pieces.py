@@ -75,25 +75,32 @@ def test_drawing_weights_resets_batchnorm():
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "words"),
     [
-        {"epochs": 0},
-        {"lr": 0},
-        {"lr": float("nan")},
-        {"momentum": 1},
-        {"validation_eps": 2},
-        {"patience": 0},
-        {"ema_decay": 1},
-        {"swa_start": 1},
-        {"seed": -1},
-        {"seed": 2**63},
-        {"weight_decay": float("inf")},
-        {"devices": 0},
-        {"milestones": "2"},
-        {"augment": "crop:padding=0"},
-        {"augment": "cropp"},
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"batch_size": -3}, "batch_size must be at least 1, got -3"),
+        ({"validation_steps": 0}, "validation_steps must be at least 1, got 0"),
+        ({"patience": 0}, "patience must be at least 1, got 0; leave it out to run all epochs"),
+        ({"lr": 0}, "training needs lr > 0 and finite, got 0"),
+        ({"lr": float("nan")}, "training needs lr > 0 and finite, got nan"),
+        ({"momentum": 1}, "training needs 0 <= momentum < 1, got 1"),
+        ({"weight_decay": float("inf")}, "training needs weight_decay >= 0 and finite, got inf"),
+        ({"validation_eps": 2}, r"validation_eps must lie in \[0, 1\], got 2"),
+        ({"ema_decay": 1}, "averaging needs 0 < ema_decay < 1, got 1"),
+        ({"swa_start": 1}, "averaging needs 0 <= swa_start < 1, got 1"),
+        ({"seed": -1}, "seed must not be negative, got -1"),
+        ({"seed": 2**63}, r"seed must be below 2\*\*63"),
+        ({"devices": 0}, "devices must be at least 1, got 0"),
+        ({"milestones": "2"}, "milestones must be rising shares .*, got '2'"),
+        ({"augment": "crop:padding=0"}, "crop:padding must be at least 1, got 0"),
+        ({"augment": "cropp"}, "did you mean 'aug.crop'"),
     ],
 )
-def test_settings_without_sense_are_refused(bad):
-    with pytest.raises(OptionError):
+def test_settings_without_sense_are_refused_by_name_and_value(bad, words):
+    with pytest.raises(OptionError, match=words):
         TrainSettings(**bad)
+
+
+def test_settings_at_their_bounds_are_taken():
+    TrainSettings(epochs=1, batch_size=1, validation_steps=1, patience=1, momentum=0, weight_decay=0, swa_start=0)
+    TrainSettings(validation_eps=0)

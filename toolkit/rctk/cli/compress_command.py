@@ -75,15 +75,22 @@ def compress_(  # every parameter is a flag
     check_folder(records, "--records")
     source = read_model(model, flags)
     check_steps(source, steps)
+    progress = Bars()
     images = read_images(
-        data.data, recipe.validation, input=source.input, samples=data.samples, seed=data.seed, download=data.download
+        data.data,
+        recipe.validation,
+        input=source.input,
+        samples=data.samples,
+        seed=data.seed,
+        download=data.download,
+        progress=progress,
     )
     context = Context(
         train=images.train,
         validation=images.validation,
         input=source.input,
         seed=data.seed,
-        progress=Bars(),
+        progress=progress,
         folder=folder,
     )
     if isinstance(source, LoadedModel) and not steps.graph_steps:

@@ -54,7 +54,8 @@ class Bars:
                 self._say(f"{name}: {count} of {total or '?'} after {said - start:.0f} s")
 
         yield step
-        self._say(f"{name}: {f'{count} in ' if count > 1 else ''}{time.monotonic() - start:.1f} s")
+        of = f" of {total}" if total and count <= total else ""  # processes that share an epoch may do a few more
+        self._say(f"{name}: {f'{count}{of} done in ' if count > 1 else ''}{time.monotonic() - start:.1f} s")
 
     def note(self, text: str) -> None:
         """See :class:`rctk.progress.Progress`."""

@@ -16,6 +16,7 @@ from rctk.cli.recipe_flags import RecipeFlags
 from rctk.compress.images import read_images
 from rctk.compress.step import Context
 from rctk.data import Split, read_split
+from rctk.data.leaks import tell_calibration
 from rctk.data.read import need_split
 from rctk.exporting.by_recipe import Model, check_decided, export_by_recipe, export_quantized
 from rctk.exporting.export import ExportSettings, export_int8
@@ -128,11 +129,18 @@ def export_(  # noqa: PLR0913  # every parameter is a flag
     read = read_model(model, flags)
     if steps is None:
         split = _calibration(calibration, settings, read.input, download=download)
+        tell_calibration(split, settings.calibration_samples, progress)
         bundle = _without_steps(read, split, folder, settings, force=force, progress=progress)
     else:
         work = recipe.folder(folder)
         images = read_images(
-            data or calibration, recipe.validation, input=read.input, samples=samples, seed=seed, download=download
+            data or calibration,
+            recipe.validation,
+            input=read.input,
+            samples=samples,
+            seed=seed,
+            download=download,
+            progress=progress,
         )
         context = Context(
             train=images.train,
@@ -143,6 +151,7 @@ def export_(  # noqa: PLR0913  # every parameter is a flag
             folder=work,
         )
         split = images.train if data is None else _calibration(calibration, settings, read.input, download=download)
+        tell_calibration(split, settings.calibration_samples, progress)
         bundle = export_by_recipe(read, steps, context, split, folder, settings, force=force)
     _show(bundle)
     Record.of(

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 NO_MODEL_FLAGS = ModelFlags()
 NO_SENSITIVITY = SensitivityFlags()
-FORMAT = ("arithmetic", "reason", "weight_scales", "input_scale")
+FORMAT = ("weight_bits", "arithmetic", "reason", "weight_scales", "input_scale")
 """What float graphs have nothing to say about."""
 FILE_COLUMNS = (
-    *("file", "size", "int8 / layers", "float when optimised", "parameters", "MACs"),
+    *("file", "size", "integer / layers", "float when optimised", "parameters", "MACs"),
     *("as float", "twin agrees, clean", "adversarial", "SHA-256"),
 )
 
@@ -56,6 +56,7 @@ def inspect_(  # noqa: PLR0913  # every parameter is a flag
         measured: For --sensitivity.
         flags: How to read a model file of torch.
     """
+    measured.check()
     if engine:
         if measured.sensitivity or flags != NO_MODEL_FLAGS:
             raise OptionError("--engine goes with --target, --layers and --json alone; leave the other flags away")
@@ -138,10 +139,10 @@ def _graph(name: str, graph: GraphFacts, *, every_layer: bool) -> None:
     operators = ", ".join(f"{count} {operator}" for operator, count in graph.operators.items())
     print(f"\n{name}: opset {graph.opset}; {', '.join(graph.inputs)} -> {', '.join(graph.outputs)}")
     print(f"  {operators}")
-    floats = not graph.linted_for
-    shown = [row for row in graph.layers if every_layer or (graph.linted_for and row.reason)]
+    hidden = {"padding", *(() if graph.quantized else FORMAT)}
+    shown = [row for row in graph.layers if every_layer or (graph.quantized and row.reason)]
     if shown:
-        names = [field.name for field in dataclasses.fields(shown[0]) if field.name not in (FORMAT if floats else ())]
+        names = [field.name for field in dataclasses.fields(shown[0]) if field.name not in hidden]
         rows = [[_cell(getattr(row, name)) for name in names] for row in shown]
         table("layers" if every_layer else "layers in float", [name.replace("_", " ") for name in names], rows)
     if graph.runs_in_float:

@@ -30,6 +30,11 @@ class SensitivityFlags:
     seed: Whole = 0
     """Draws images and the start of the attack."""
 
+    def check(self) -> None:
+        """Refuse the others without the first."""
+        if not self.sensitivity and self != SensitivityFlags():
+            raise OptionError("--data, --samples, --eps and --seed are for --sensitivity; add it, or leave them out")
+
 
 def show_sensitivity(path: Path, target: str, flags: SensitivityFlags, *, json: bool) -> None:
     """Print one row per layer, the one that changes most first."""

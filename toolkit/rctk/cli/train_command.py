@@ -12,7 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 from cyclopts import Parameter
 from torch import nn
@@ -23,11 +22,14 @@ from rctk.cli.next_step import next_export
 from rctk.cli.places import check_checkpoint, check_file, check_folder
 from rctk.cli.stop import Stop
 from rctk.cli.train_flags import NO_TRAIN_FLAGS, TrainFlags
+from rctk.compress.images import LearningImages, hold_out
 from rctk.data import Split, read_split
+from rctk.data.leaks import tell_learning
 from rctk.data.read import need_split
 from rctk.machine import machine_facts, versions
 from rctk.model_io.checks import count_classes
 from rctk.models import build_architecture
+from rctk.progress import Progress, Silent
 from rctk.records import Record
 from rctk.train import Checkpoints, Epoch, History, ResumeFile, TrainSettings, draw_weights, train
 from rctk.train.checkpoints import last_path
@@ -72,13 +74,14 @@ def train_(  # noqa: PLR0913  # every parameter is a flag
     settings = flags.settings(data.seed)
     state = ResumeFile.beside(out, go_on=resume)
     _check_places(out, state.path, records)
-    images, held, classes = _read(data, validation)
+    bars = Bars() if _is_first() else Silent()
+    images, held, classes = _read(data, validation, bars)
     spec = read_spec("x".join(str(n) for n in images.images.shape[1:]), mean, std)
     module = build_architecture(arch, classes=len(classes), input=spec)
     draw_weights(module, torch.Generator().manual_seed(data.seed))
     count_classes(module.eval(), spec, Path(f"--arch {arch}"))
     out.parent.mkdir(parents=True, exist_ok=True)
-    bars, done = Bars(), list[int]()
+    done = list[int]()
 
     def line(epoch: Epoch, _module: nn.Module) -> None:
         done.append(epoch.number)
@@ -122,13 +125,18 @@ def _heed_a_signal() -> None:
         raise KeyboardInterrupt
 
 
+def _is_first() -> bool:
+    """Tell whether this is the process that speaks, where several train."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 @contextmanager
 def _one_voice() -> Iterator[None]:
     """Where several processes train, let only the first say why the run ended."""
     try:
         yield
     except (KeyboardInterrupt, RctkError):
-        if os.environ.get("LOCAL_RANK", "0") != "0":
+        if not _is_first():
             sys.stderr = io.StringIO()
         raise
 
@@ -152,7 +160,7 @@ def _plain(settings: TrainSettings) -> dict[str, object]:
     return {**values, "objective": {"name": type(settings.objective).__name__, **values["objective"]}}
 
 
-def _read(data: DataFlags, validation: str | None) -> tuple[Split, Split, tuple[str, ...]]:
+def _read(data: DataFlags, validation: str | None, progress: Progress) -> tuple[Split, Split, tuple[str, ...]]:
     """Return the training images, those to validate on (a tenth of them where none are named), and the classes."""
     need_split(data.data, "--data")
     split = read_split(data.data, samples=data.samples, seed=data.seed, download=data.download)
@@ -162,9 +170,7 @@ def _read(data: DataFlags, validation: str | None) -> tuple[Split, Split, tuple[
     classes = split.classes or tuple(str(i) for i in range(highest + 1))
     if len(classes) < 2:
         raise DataError(f"{split.name} has images of one class; training needs two")
-    if validation:
-        return split, read_split(validation), classes
-    if len(split) < 2:
-        raise DataError(f"{split.name} has one image; give more, or others to validate on with --validation")
-    held = split.sample(max(1, len(split) // 10), data.seed)
-    return split.take(np.flatnonzero(~np.isin(split.indices, held.indices))), held, classes
+    held = read_split(validation) if validation else None
+    tell_learning(split, held, progress)
+    images = hold_out(split, data.seed) if held is None else LearningImages(split, held)
+    return images.train, images.validation, classes

@@ -7,8 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from rctk.data import read_split
+from rctk.data.leaks import tell_learning
 from rctk.data.read import need_split
 from rctk.data.split import Split
+from rctk.progress import Progress, Silent
 from rctk_export.input_spec import InputSpec
 from rctk_kernels.errors import DataError
 
@@ -28,7 +30,7 @@ def hold_out(split: Split, seed: int) -> LearningImages:
     return LearningImages(split.take(np.flatnonzero(~np.isin(split.indices, held.indices))), held)
 
 
-def read_images(  # each is a flag
+def read_images(  # noqa: PLR0913  # each is a flag, and who hears
     data: str,
     validation: str | None,
     *,
@@ -36,15 +38,22 @@ def read_images(  # each is a flag
     samples: int | None = None,
     seed: int = 0,
     download: bool = False,
+    progress: Progress | None = None,
 ) -> LearningImages:
-    """Read training images, and those to validate on: a tenth of the first where no others are named."""
+    """Read training images, and those to validate on: a tenth of the first where no others are named.
+
+    ``progress`` hears what would make results look better than they are; see :func:`rctk.data.leaks.tell_learning`.
+    """
+    heard = progress or Silent()
     need_split(data, "--data")
     train = read_split(data, samples=samples, seed=seed, input=input, download=download)
     if validation is None:
+        tell_learning(train, None, heard)
         return hold_out(train, seed)
     held = read_split(validation, seed=seed, input=input, download=download)
     if not len(train) or not len(held):
         raise DataError(
             f"{(held if len(train) else train).name} holds no images; steps need some to learn and validate"
         )
+    tell_learning(train, held, heard)
     return LearningImages(train, held)

@@ -95,8 +95,11 @@ class Recipe:
         """Read a YAML file that holds a list of steps."""
         try:
             entries = yaml.safe_load(path.read_bytes())
+            _refuse_twice(yaml.compose(path.read_bytes(), Loader=yaml.SafeLoader), path)
         except OSError as error:
             raise OptionError(f"cannot read the recipe {path}: {error.strerror}; check the path") from error
+        except OptionError:
+            raise
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())
             raise OptionError(f"{path} is not YAML ({reason}); write one `- step:key=value` a line") from error
@@ -128,14 +131,36 @@ def read_recipe(path: Path | None, steps: Sequence[str]) -> Recipe | None:
     return Recipe.of(steps, where="--step") if steps else None
 
 
+def _refuse_twice(node: yaml.Node | None, path: Path) -> None:
+    """Refuse keys that stand twice in a mapping, of which YAML would keep the last."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_twice(item, path)
+    if isinstance(node, yaml.MappingNode):
+        seen = set[str]()
+        for key, value in node.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise OptionError(f"{path}, line {line}: the key {key.value} stands twice; leave one of them out")
+            seen.add(key.value)
+            _refuse_twice(value, path)
+
+
 def _named(entry: Any, where: str) -> Named:
+    """Build the step of an entry; an error names its place, and the step where it does not do so itself."""
+    name = ""
     try:
         name, settings = _parts(entry)
         _refuse_parts_of_steps(name)
-        text = isinstance(settings, str)
-        step = STEPS.build(f"{name}:{settings}") if text else STEPS.make(name, _texts(settings, name))
+        if isinstance(entry, str):
+            step = STEPS.build(entry)
+        elif isinstance(settings, str):
+            step = STEPS.build(f"{name}:{settings}" if settings else name)
+        else:
+            step = STEPS.make(name, _texts(settings, name))
     except OptionError as error:
-        raise OptionError(f"{where}: {error}") from error
+        silent = name in STEPS.names() and name not in str(error)
+        raise OptionError(f"{where}: {f'{name}: ' if silent else ''}{error}") from error
     return Named(name=name, step=step)
 
 
@@ -178,5 +203,6 @@ def _text(value: Any, where: str) -> str:
     if isinstance(value, Mapping) and len(value) == 1:
         (method, settings), *_ = value.items()
         if isinstance(settings, Mapping):
-            return f"{method}:{','.join(f'{key}={_text(item, where)}' for key, item in settings.items())}"
+            given = ",".join(f"{key}={_text(item, where)}" for key, item in settings.items())
+            return f"{method}:{given}" if given else str(method)
     raise OptionError(f"{where} is {value!r}; write a number, a word, or method: {{key: value}}")

@@ -74,6 +74,17 @@ def need_split(text: str, flag: str) -> None:
         raise DataError(f"{flag} {text} names no split; write {text}:train to learn from training images")
 
 
+def is_test(text: str) -> bool:
+    """Tell whether a data set is a test split by its name, or because it names no split; one file has no name for it.
+
+    Example:
+        >>> [is_test(text) for text in ("digits:test", "digits:train", "digits", "./set.npz", "./set.npz:test")]
+        [True, False, True, False, True]
+    """
+    place, split, _ = _parse(text)
+    return split == "test" and (place != text or not place.endswith((".npz", ".mat")))
+
+
 def _parse(text: str) -> tuple[str, str, str]:
     """Return place, split and the name for records; a path may itself contain colons."""
     place, colon, split = text.rpartition(":")

@@ -145,7 +145,8 @@ def _unplaced(draft: Draft, targets: Sequence[str], progress: Progress) -> Quant
     onnx.checker.check_model(written, full_check=True)
     plan = Plan(signed=False, integer_bias=False, layers=[Layer(name) for name in layers])
     reason = "kept float" if draft.form == "dynamic" else "only linear layers store weights alone"
-    plan.kept_float = kept_float_nodes(graph, plan, dict.fromkeys((node.name for node in graph.nodes), reason))
+    reasons = dict.fromkeys((node.name for node in graph.nodes), reason)
+    plan.kept_float = kept_float_nodes(graph, plan, reasons | dict.fromkeys(draft.keep_float, "kept float on request"))
     kernels = sorted(name.removesuffix("/MatMulAddFusion") for name in fusion_report(written).int8)
     speed = what_runs(draft, layers, kernels)
     progress.note(speed)

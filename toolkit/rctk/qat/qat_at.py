@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rctk.qat.quantizer import Quantizer
 from rctk.train.inner import Adversarial
+from rctk.train.settings import need
 from rctk_kernels.errors import OptionError
 
 
@@ -40,10 +41,14 @@ class QatAt(Adversarial):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.attack_on not in {"quant", "float", "both"} or not 0 <= self.clean < 1:
-            raise OptionError(f"{self.name} needs attack_on quant, float or both, and clean in [0, 1), got {self}")
+        if self.attack_on not in {"quant", "float", "both"}:
+            raise OptionError(f"{self.name} needs attack_on quant, float or both, got {self.attack_on!r}")
+        need(self.name, ("0 <= clean < 1", self.clean, 0 <= self.clean < 1))
         if self.attack_mode != "eval":
-            raise OptionError(f"{self.name} attacks in evaluation mode, where scales and statistics rest")
+            raise OptionError(
+                f"{self.name} attacks in evaluation mode, where scales and statistics rest, got attack_mode "
+                f"{self.attack_mode!r}; leave it out"
+            )
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """Return the mean over the batch; see :class:`rctk.train.objective.Objective`."""

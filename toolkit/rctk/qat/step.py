@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -17,7 +18,7 @@ from rctk.qat.quantizer import ActivationQuantizer, WeightQuantizer
 from rctk.quantize.layers import draw, weight_layers
 from rctk.train.loop import train
 from rctk.train.objective import Objective, Replaying
-from rctk.train.settings import Epoch, History, LoopSettings, TrainSettings
+from rctk.train.settings import Epoch, History, LoopSettings, TrainSettings, need
 from rctk.train.step import read_objective, state_of
 from rctk_export.input_spec import InputSpec
 from rctk_kernels.errors import OptionError
@@ -76,17 +77,24 @@ class Qat(LoopSettings, ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for what, bits in (("weights", self.weights), ("activations", self.activations)):
-            if bits not in range(1, 9) or (what == "weights" and bits not in self.widths):
-                allowed = self.widths if what == "weights" else range(1, 9)
-                raise OptionError(f"{self.name} has {allowed[0]} to {allowed[-1]} bits for {what}, got {bits}")
-        if not (0 <= self.distill <= 1 and self.temperature > 0 and 0 < self.freeze <= 1 and self.samples > 1):
-            raise OptionError(
-                f"{self.name} needs distill in [0, 1], temperature > 0, freeze in (0, 1] and 2 samples or more"
-            )
+        self._check_width("weights", self.weights, self.widths)
+        self._check_width("activations", self.activations, range(1, 9))
+        need(
+            self.name,
+            ("0 <= distill <= 1", self.distill, 0 <= self.distill <= 1),
+            ("temperature > 0 and finite", self.temperature, 0 < self.temperature < math.inf),
+            ("0 < freeze <= 1", self.freeze, 0 < self.freeze <= 1),
+            ("samples >= 2", self.samples, self.samples >= 2),
+        )
         objective = read_objective(self.objective)  # refuses unknown ones before anything runs
         if self.distill and isinstance(objective, Replaying):
             raise OptionError(f"{self.name}: an objective that replays batches cannot be distilled; set distill=0")
+
+    def _check_width(self, what: str, bits: int, allowed: range) -> None:
+        if bits not in allowed:
+            first, last = allowed[0], allowed[-1]
+            widths = f"{first} to {last} bits" if last > first else f"{first} bit{'s' if first > 1 else ''}"
+            raise OptionError(f"{self.name} has {widths} for {what}, got {bits}")
 
     @abstractmethod
     def weight_quantizer(self, weight: Tensor, bits: int, *, per_channel: bool) -> WeightQuantizer:

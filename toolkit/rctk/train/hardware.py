@@ -10,6 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision, Precision
 
+from rctk.machine import available_cpus
 from rctk_kernels.errors import OptionError
 
 
@@ -20,7 +21,7 @@ class Hardware:
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes a CUDA GPU where there is one."""
     devices: int = 1
-    """How many GPUs, or processes on a CPU; each takes its share of every batch."""
+    """How many GPUs, or processes on a CPU, at most one per processor; each takes its share of every batch."""
     strategy: Literal["auto", "ddp"] = "auto"
     """How several devices work together: ddp averages their gradients after every step."""
     precision: Literal["auto", "32", "bf16", "fp16"] = "auto"
@@ -41,6 +42,13 @@ class Hardware:
             raise OptionError(
                 f"{self.devices} CUDA devices are asked for and torch finds {torch.cuda.device_count()}; lower "
                 "devices, or choose another accelerator; see `rctk doctor`"
+            )
+        processors = len(available_cpus())
+        if accelerator == "cpu" and self.devices > processors:
+            few = f"{processors} processors; give at most {processors} devices"
+            raise OptionError(
+                f"{self.devices} processes on the CPU are asked for and this one may use "
+                f"{few if processors > 1 else '1 processor; leave devices out'}"
             )
         precision = self.precision
         if precision == "auto":

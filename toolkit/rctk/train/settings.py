@@ -19,6 +19,23 @@ LARGEST_SEED = 2**63
 """What torch's generators take ends here."""
 
 
+def need(who: str, *bounds: tuple[str, float, bool]) -> None:
+    """Refuse the first setting that is out of its bounds, with its value.
+
+    Args:
+        who: What has these settings.
+        bounds: What it needs, such as ``lr > 0``; the value that it has; whether that will do.
+
+    Example:
+        >>> need("training", ("lr > 0", 0.1, True), ("momentum < 1", 2.0, False))
+        Traceback (most recent call last):
+        rctk_kernels.errors.OptionError: training needs momentum < 1, got 2.0
+    """
+    for wanted, value, holds in bounds:
+        if not holds:
+            raise OptionError(f"{who} needs {wanted}, got {value}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings(Hardware):
     """Numbers and words that steer the training loop."""
@@ -58,21 +75,24 @@ class LoopSettings(Hardware):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.epochs, self.batch_size, self.validation_steps, self.patience or 1) < 1:
-            raise OptionError("epochs, batch_size, validation_steps and patience must be at least 1")
-        if self.patience == 0:
-            raise OptionError("patience must be at least 1; leave it out to run all epochs")
-        if not (0 < self.lr < math.inf and 0 <= self.weight_decay < math.inf and 0 <= self.momentum < 1):
-            raise OptionError(
-                f"training needs lr > 0, weight_decay >= 0 and 0 <= momentum < 1, got {self.lr:g}, "
-                f"{self.weight_decay:g} and {self.momentum:g}"
-            )
+        for name in ("epochs", "batch_size", "validation_steps"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.patience is not None and self.patience < 1:
+            raise OptionError(f"patience must be at least 1, got {self.patience}; leave it out to run all epochs")
+        need(
+            "training",
+            ("lr > 0 and finite", self.lr, 0 < self.lr < math.inf),
+            ("weight_decay >= 0 and finite", self.weight_decay, 0 <= self.weight_decay < math.inf),
+            ("0 <= momentum < 1", self.momentum, 0 <= self.momentum < 1),
+        )
         if self.validation_eps is not None and not 0 <= self.validation_eps <= 1:
             raise OptionError(f"validation_eps must lie in [0, 1], got {self.validation_eps}")
-        if not (0 < self.ema_decay < 1 and 0 <= self.swa_start < 1):
-            raise OptionError(
-                f"averaging needs 0 < ema_decay < 1 and 0 <= swa_start < 1, got {self.ema_decay} and {self.swa_start}"
-            )
+        need(
+            "averaging",
+            ("0 < ema_decay < 1", self.ema_decay, 0 < self.ema_decay < 1),
+            ("0 <= swa_start < 1", self.swa_start, 0 <= self.swa_start < 1),
+        )
         milestones_of(self.milestones)
         build_augmentations(self.augment)
 
