@@ -154,9 +154,10 @@ def test_main_leaves_with_the_code_of_the_command(monkeypatch, capsys):
     assert capsys.readouterr().out.strip()
 
 
-def test_a_reader_that_leaves_early_gets_the_code_of_sigpipe(start):
+@pytest.mark.parametrize("arguments", [("list", "data"), ("attack", "--help")])
+def test_a_reader_that_leaves_early_gets_the_code_of_sigpipe(start, arguments):
     """Neither a traceback nor a success: a gate whose verdict nobody read has not passed."""
-    process = start("list", "data", before="import sys; sys.stdin.read(0)")
+    process = start(*arguments, before="import sys; sys.stdin.read(0)")
     process.stdout.close()
     assert process.wait(timeout=60) == 141
     assert process.stderr.read() == ""

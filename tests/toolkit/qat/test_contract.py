@@ -161,7 +161,11 @@ def test_what_trains_is_what_ships(name, bits, draft, context):
 
 @pytest.mark.parametrize("bits", [1, 3, 8])
 def test_the_variant_of_dorefa_ships_what_it_trains(bits, draft, context):
-    net, file = shipped(step_of("quant.dorefa", bits, variant="bernhard"), draft, context)
+    step = step_of("quant.dorefa", bits, variant="bernhard")
+    quantizer = step.weight_quantizer(torch.empty(0), bits, per_channel=True)
+    expected = {1: [1, -1], 3: [1, -1], 8: [13, -13]}[bits]  # 7 (1/2 + tanh(0.1) / 2) = 3.85; 127 tanh(0.1) = 12.66
+    assert quantizer.codes(torch.tensor([[0.1, -0.1]])).tolist() == [expected]
+    net, file = shipped(step, draft, context)
     assert_equal_code_for_code(net, file, signed=False)
 
 

@@ -98,6 +98,11 @@ def test_breakpoints_are_those_of_the_paper_as_near_as_whole_ratios_allow(draw, 
         assert row / (2 + ratio) < expected(row) < row / ratio
 
 
+def test_the_breakpoint_is_noted_as_a_share_of_the_largest_weight(float_draft, context):
+    draft = Pwlq(bits=7)(float_draft, context)  # its one ratio is 1, so that both grids are equally long
+    assert draft.facts["quant.pwlq"] == {"bits": 7, "mean_breakpoint": 0.5}
+
+
 def test_dead_rows_and_rows_of_one_value():
     codes, steps, _ = two_grids(np.array([[0.0, 0.0], [0.25, -0.25]]), 4)
     assert codes[0].tolist() == [0, 0]
@@ -116,7 +121,8 @@ def test_the_file_holds_the_decided_codes(float_draft, context, per_channel):
         decided = draft.formats.weights[layer.name]
         codes = stored[f"{layer.initializer}.codes"]
         assert decided.scales.ndim == int(per_channel)
-        assert np.abs(codes).max() > 7  # 8 bits, whatever the width of other layers
+        assert draft.formats.of_layer(layer.name) == 8  # whatever the width of other layers
+        assert np.abs(codes).max() > 7
         assert np.array_equal(codes[tuple(map(slice, decided.codes.shape))], decided.codes)
         assert (decided.codes[layer.weight == 0] == 0).all()
 

@@ -85,6 +85,8 @@ def _failed(error: BaseException) -> int:
         return _say(str(error))
     if isinstance(error, ImportError):
         return _missing(error)
+    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+        error = error.__context__  # rich ends so where the reader of a help page has gone
     if isinstance(error, OSError):
         return _system(error)
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # torch's own words
