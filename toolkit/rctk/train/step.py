@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -13,7 +14,7 @@ from rctk.compress.step import Context
 from rctk.train.loop import train
 from rctk.train.objective import Objective, build_objective
 from rctk.train.resume import ResumeFile
-from rctk.train.settings import Epoch, LoopSettings, TrainSettings
+from rctk.train.settings import Epoch, History, LoopSettings, TrainSettings
 from rctk.train.standard import Standard
 
 
@@ -75,9 +76,15 @@ def check_training(step: object) -> None:
         TrainSettings.of(step, build_objective(objective) if objective else Standard(), seed=0).resolved()
 
 
-def train_stage(
-    module: nn.Module, context: Context, settings: TrainSettings, *, stage: str, resume: ResumeFile | None = None
-) -> None:
+def train_stage(  # what the loop takes, and how its epochs are told
+    module: nn.Module,
+    context: Context,
+    settings: TrainSettings,
+    *,
+    stage: str,
+    resume: ResumeFile | None = None,
+    remark: Callable[[], str] = str,
+) -> History:
     """Train ``module`` in place on the images of ``context``, and say every epoch.
 
     Args:
@@ -86,12 +93,13 @@ def train_stage(
         settings: All settings of the loop.
         stage: What progress calls this.
         resume: Where the state after each epoch is kept.
+        remark: What else is said of an epoch.
     """
 
     def say(epoch: Epoch, _module: nn.Module) -> None:
-        context.progress.note(f"{stage} epoch {epoch.number}/{settings.epochs}  {epoch}")
+        context.progress.note(f"{stage} epoch {epoch.number}/{settings.epochs}  {epoch}{remark()}")
 
-    train(
+    return train(
         module,
         context.train,
         context.validation,

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from torch import nn
 
 from rctk.compress.step import Context
-from rctk.train.loop import train
 from rctk.train.resume import ResumeFile
-from rctk.train.settings import Epoch, TrainSettings
+from rctk.train.settings import TrainSettings
+from rctk.train.step import train_stage
 
 
 def train_to_the_end(
@@ -34,18 +34,5 @@ def train_to_the_end(
         resume: Where the state after each epoch is kept.
         remark: What else is said of an epoch.
     """
-
-    def say(epoch: Epoch, _module: nn.Module) -> None:
-        context.progress.note(f"{stage} epoch {epoch.number}/{settings.epochs}  {epoch}{remark()}")
-
-    history = train(
-        module,
-        context.train,
-        context.validation,
-        settings,
-        input=context.input,
-        progress=say,
-        bars=context.progress,
-        resume=resume,
-    )
+    history = train_stage(module, context, settings, stage=stage, resume=resume, remark=remark)
     module.load_state_dict(history.last_weights)
