@@ -22,6 +22,8 @@ REFUSED = [
     ("lsq", "adaround", "adaround fixes codes, and quant.lsq has done so"),
     ("adaround", "seqmse", "seqmse fixes codes or scales, and quant.adaround has done so"),
     ("seqmse", "pwlq", "pwlq fixes codes or scales, and quant.seqmse has done so"),
+    ("ptq_static8:weight_bits=3", "pwlq", "pwlq has a width of its own; leave weight_bits out of quant.ptq_static8"),
+    ("weight_only", "pwlq", "pwlq is for static int8, and quant.weight_only writes a weight-only file"),
     ("pwlq", "adaround", "adaround fixes codes, and quant.pwlq has done so"),
     ("bias_correction", "adaround", "mends biases for the codes as they are; put quant.adaround in front"),
     ("bias_correction", "ptq_static8", "put quant.ptq_static8 in front"),
@@ -39,6 +41,7 @@ ALLOWED = [
     ("quant.ptq_static8", "quant.layer_bits:layer=a,weight_bits=4", "quant.layer_bits:layer=b,weight_bits=4"),
     ("quant.ptq_static8", "quant.mixed", "quant.adaround"),
     ("quant.equalize", "quant.ptq_dynamic8"),
+    ("quant.ptq_static8:activation_bits=4", "quant.pwlq", "quant.bias_correction"),
     ("prune.depgraph", "prune.nm24", "train.finetune", "quant.lsq"),
     ("prune.nm24", "prune.layers", "train.finetune"),
 ]

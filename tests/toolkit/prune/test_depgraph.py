@@ -141,7 +141,7 @@ def test_what_cannot_be_reached_is_said(network, context):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("ratio=1", "between 0 and 1"),
+        ("ratio=1", "above 0 and below 1"),
         ("rounds=0", "rounds are 1 or more"),
         ("round_to=0", "round_to and min_channels"),
         ("criterion=l3", "unknown pruning criterion 'l3'"),

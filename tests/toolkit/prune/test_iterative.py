@@ -171,7 +171,7 @@ def test_what_the_last_round_cannot_do_is_refused_before_the_first(trained, cont
     [
         ("rounds=0", "rounds must be at least 1, got 0"),
         ("epochs=0", "epochs must be at least 1, got 0"),
-        ("ratio=1", "between 0 and 1"),
+        ("ratio=1", "above 0 and below 1"),
         ("lr=0", "lr"),
         ("objective=pgd-ta", "unknown training objective"),
     ],

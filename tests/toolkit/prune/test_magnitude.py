@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -193,8 +195,8 @@ def test_a_ratio_that_floors_leave_no_room_for_is_refused_before_anything_runs(r
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        ("ratio=1", "between 0 and 1; got 1"),
-        ("ratio=0", "between 0 and 1; got 0"),
+        ("ratio=1", "above 0 and below 1; got 1"),
+        ("ratio=0", "above 0 and below 1; got 0"),
         ("floor=1", "from 0 to below 1; got 1"),
         ("floor=0.1,scope=local", "leave floor out"),
         ("images=0", "images must be at least 1, got 0"),
@@ -256,3 +258,33 @@ def weight_codes(model):
     return {
         node.name: stored[makers[node.input[1]].input[0]] for node in graph.nodes if node.op_type in {"Conv", "Gemm"}
     }
+
+
+class Mixed(nn.Module):
+    """Weights of three kinds: a parameter, computed in either way, of a transposed convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(1, 4, 3, padding=1)
+        self.t = nn.ConvTranspose2d(4, 4, 2)
+        self.new = nn.utils.parametrizations.weight_norm(nn.Linear(324, 8))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.old = nn.utils.weight_norm(nn.Linear(8, 10))
+
+    def forward(self, x):
+        return self.old(self.new(self.t(self.a(x).relu()).flatten(1)).relu())
+
+
+@pytest.mark.parametrize(
+    "step", ["prune.magnitude:ratio=0.5", "prune.dns:epochs=1", "prune.iterative:epochs=1,rounds=1"]
+)
+def test_weights_that_cannot_keep_zeros_are_left_and_named(context, heard, step):
+    module = Mixed().eval()
+    with torch.no_grad():
+        module(torch.zeros(1, 1, 8, 8))  # computes weights that can be copied
+    STEPS.build(step)(module, dataclasses.replace(context, progress=heard))
+    assert (module.a.weight == 0).any()
+    assert (module.t.weight != 0).all()
+    assert (module.old.weight_v != 0).all()
+    assert any(note.startswith("t, new, old: weights computed from others") for note in heard.notes)

@@ -217,9 +217,9 @@ def test_where_no_scale_is_zero_the_next_step_is_named(structures, residual, dig
 
 
 def test_a_layer_keeps_a_channel_where_all_scales_are_zero(residual, digits):
-    small = STEPS.build("prune.sss:structures=channels,gamma=1000,epochs=2,batch_size=32")(
-        residual, dataclasses.replace(digits, progress=Silent())
-    )
+    context = dataclasses.replace(digits, progress=Silent())
+    small = STEPS.build("prune.sss:structures=channels,gamma=1000,epochs=2,batch_size=32")(residual, context)
+    assert "so that each layer keeps one and the network is lost; lower gamma (now 1000)" in notes_of(context)
     assert {layer.out_channels for layer in small.modules() if isinstance(layer, nn.Conv2d)} == {1}
     assert small(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
@@ -232,6 +232,13 @@ def test_padded_shortcuts_keep_the_channels_that_they_read(digits):
     assert "keeps its channels: a zero-padded shortcut reads them" in notes_of(context)
     assert small.layer1[0].conv1.out_channels == 1
     assert small.layer1[0].conv2.out_channels == 16
+
+
+def test_weights_that_hooks_compute_are_refused_before_anything_runs(digits):
+    with pytest.warns(FutureWarning):
+        module = nn.Sequential(nn.Flatten(), nn.utils.weight_norm(nn.Linear(64, 10)))
+    with pytest.raises(OptionError, match=r"1: .*build the network with torch\.nn\.utils\.parametrizations"):
+        STEPS.build("prune.sss:structures=channels").check_ready(module, digits)
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(residual, digits, tmp_path):

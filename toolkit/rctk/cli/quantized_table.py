@@ -23,7 +23,7 @@ class FormatRow(NamedTuple):
     Attributes:
         layer: Its name.
         shape: Of its weight.
-        weight_bits: Width of a code; of decided codes, the width that holds them all.
+        weight_bits: Width of a code; of decided codes, unless it was chosen, the width that holds them all.
         weights: ``codes`` or ``scales`` where a step has decided them, else ``rounded``: by the export.
         input: Name of the tensor whose values it reads.
         input_bits: Width of that tensor's codes; None where it stays float or has its grid at run time.
@@ -77,10 +77,11 @@ def _row(draft: Draft, layer: WeightLayer, tensor: str) -> FormatRow:
     given, grid = draft.formats.weights.get(layer.name), draft.formats.steps.get(tensor)
     codes = None if given is None else given.codes
     input_bits = draft.formats.of_tensor(tensor) if draft.form == "static" else None
+    chosen = layer.name in draft.formats.layer_bits
     return FormatRow(
         layer=layer.name,
         shape=layer.weight.shape,
-        weight_bits=draft.formats.of_layer(layer.name) if codes is None else code_width(codes),
+        weight_bits=draft.formats.of_layer(layer.name) if chosen or codes is None else code_width(codes),
         weights="rounded" if given is None else "scales" if codes is None else "codes",
         input=tensor,
         input_bits=(grid.high - grid.low).bit_length() if grid else input_bits,

@@ -49,6 +49,7 @@ class Settled:
     Attributes:
         form: Of the file.
         narrow: Widths other than 8 bits were chosen for it.
+        narrow_weights: Those of weights.
         chosen: The step that chose formats of the whole file.
         widened: The step that chose the width of one layer.
         fixed: The step that fixed scales, codes or grids.
@@ -59,6 +60,7 @@ class Settled:
 
     form: Form = "static"
     narrow: bool = False
+    narrow_weights: bool = False
     chosen: str = ""
     widened: str = ""
     fixed: str = ""
@@ -92,7 +94,8 @@ def settled_in(draft: Draft) -> Settled:
     stands = [*draft.formats.weights, *draft.formats.steps, *draft.ranges]
     return Settled(
         form=draft.form,
-        narrow=(draft.formats.weight_bits, draft.formats.activation_bits) != (8, 8),
+        narrow=min(draft.formats.weight_bits, draft.formats.activation_bits) < 8,
+        narrow_weights=draft.formats.weight_bits < 8,
         chosen=names.get("formats") or names.get("margin", ""),
         widened=names.get("width", ""),
         fixed=(exact or names.get("scales") or "an earlier step") if stands else "",
@@ -105,8 +108,10 @@ def _after(placed: Placed, role: str, settled: Settled) -> Settled:
     """Return what is settled behind a step."""
     step, name = placed.step, placed.name
     if role == "formats":
-        bits = {getattr(step, key, 8) for key in ("weight_bits", "activation_bits")}
-        return replace(settled, chosen=name, form=getattr(step, "form", "static"), narrow=bits != {8})
+        bits = [getattr(step, key, 8) for key in ("weight_bits", "activation_bits")]
+        return replace(
+            settled, chosen=name, form=getattr(step, "form", "static"), narrow=min(bits) < 8, narrow_weights=bits[0] < 8
+        )
     changes: dict[str, dict[str, Any]] = {
         "margin": {"chosen": settled.chosen or name},
         "width": {"widened": name},
@@ -175,7 +180,12 @@ RULES = (
         "{name} has widths of its own; leave out {choosing}, which chooses others",
     ),
     Rule(
-        {"training", "margin"},
+        {"grids"},
+        lambda settled: settled.narrow_weights and settled.form == "static",
+        "{name} has a width of its own; leave weight_bits out of {chosen}",
+    ),
+    Rule(
+        {"training", "margin", "grids"},
         lambda settled: settled.form != "static",
         "{name} is for static int8, and {chosen} writes a {form} file; leave one of the two out",
     ),

@@ -30,7 +30,8 @@ def adopt(layer: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
     Args:
         layer: One of :data:`RESIZABLE`.
-        tensors: New values by their names in the layer, such as ``weight``.
+        tensors: New values by their names in the layer, such as ``weight`` or, where that is computed from others,
+            ``parametrizations.weight.original0``.
 
     Example:
         >>> layer = nn.Linear(3, 4)
@@ -40,10 +41,11 @@ def adopt(layer: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """
     single = depthwise(layer)
     for name, value in tensors.items():
-        old = getattr(layer, name)
-        new = value.detach().clone()
+        owner, _, own = name.rpartition(".")
+        holder, new = layer.get_submodule(owner), value.detach().clone()
+        old = getattr(holder, own)
         setattr(
-            layer, name, nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
+            holder, own, nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
         )
     if isinstance(layer, (nn.Conv1d, nn.Conv2d)):
         layer.out_channels = len(layer.weight)

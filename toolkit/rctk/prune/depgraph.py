@@ -73,7 +73,7 @@ class DepGraph:
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:
-            raise OptionError(f"ratio is the share that is pruned away, between 0 and 1; got {self.ratio}")
+            raise OptionError(f"ratio is the share that is pruned away, above 0 and below 1; got {self.ratio}")
         if min(self.images, self.rounds) < 1 or self.epochs < 0:
             raise OptionError(
                 f"images and rounds are 1 or more and epochs 0 or more, got {self.images}, {self.rounds}, {self.epochs}"

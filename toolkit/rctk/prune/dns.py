@@ -16,7 +16,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from rctk.compress.step import Context
 from rctk.prune.magnitude import densities
-from rctk.prune.unstructured import Layer, largest, layers_to_prune, least_kept
+from rctk.prune.unstructured import Layer, largest, layers_to_prune, least_kept, tell_left_out
 from rctk.train.batches import seed_of, steps_of
 from rctk.train.objective import Objective
 from rctk.train.step import TrainingStep, read_objective, state_of, train_stage
@@ -114,6 +114,7 @@ class Dns(TrainingStep):
 
     def __call__(self, module: nn.Module, context: Context) -> nn.Module:
         """Return ``module`` with zeros, trained and in evaluation mode; it is changed in place."""
+        tell_left_out(module, context.progress)
         masked = copy.deepcopy(module)
         layers = layers_to_prune(masked, self.skip)
         weights = {name: layer.weight for name, layer in layers.items()}

@@ -14,7 +14,7 @@ from rctk.compress.step import Context
 from rctk.prune.budget import Scope
 from rctk.prune.finetune import finetune
 from rctk.prune.magnitude import Magnitude
-from rctk.prune.unstructured import Criterion, Layer, layers_to_prune
+from rctk.prune.unstructured import Criterion, Layer, layers_to_prune, tell_left_out
 from rctk.train.settings import TrainSettings
 from rctk.train.step import read_objective, state_of
 from rctk_kernels.errors import OptionError
@@ -96,6 +96,7 @@ class Iterative:
 
     def __call__(self, module: nn.Module, context: Context) -> nn.Module:
         """Return ``module`` with zeros, trained and in evaluation mode; it is changed in place."""
+        tell_left_out(module, context.progress)
         self.check_ready(module, context)
         kept = state_of(self, module, context, stage="rounds")
         state: dict[str, Any] = (kept.load({}) if kept else None) or {"round": 0}

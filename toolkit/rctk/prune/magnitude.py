@@ -11,7 +11,16 @@ from torch import nn
 
 from rctk.compress.step import Context
 from rctk.prune.budget import Scope
-from rctk.prune.unstructured import Criterion, Layer, check_budget, importance, layers_to_prune, least_kept, masks
+from rctk.prune.unstructured import (
+    Criterion,
+    Layer,
+    check_budget,
+    importance,
+    layers_to_prune,
+    least_kept,
+    masks,
+    tell_left_out,
+)
 from rctk_kernels.errors import OptionError
 
 
@@ -50,7 +59,7 @@ class Magnitude:
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:
-            raise OptionError(f"ratio is the share that is pruned away, between 0 and 1; got {self.ratio:g}")
+            raise OptionError(f"ratio is the share that is pruned away, above 0 and below 1; got {self.ratio:g}")
         if self.floor is not None and not 0 <= self.floor < 1:
             raise OptionError(f"floor is the least share that a layer keeps, from 0 to below 1; got {self.floor:g}")
         if self.floor is not None and self.scope == "local":
@@ -66,6 +75,7 @@ class Magnitude:
 
     def __call__(self, module: nn.Module, context: Context) -> nn.Module:
         """Return ``module`` with zeros, in evaluation mode; it is changed in place."""
+        tell_left_out(module, context.progress)
         layers = layers_to_prune(module, self.skip)
         least = self._least(layers)
         split = context.train.sample(self.images, context.seed)

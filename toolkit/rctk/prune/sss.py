@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import nn
+from torch.nn.utils.weight_norm import WeightNorm
 
 from rctk.compress.step import Context
 from rctk.models.selection import select_instead_of_pad
@@ -72,7 +73,13 @@ class Sss(TrainingStep):
         return "channels" if self.structures == "channels" else ""
 
     def check_ready(self, module: nn.Module, context: Context) -> None:
-        """Refuse a network whose blocks all change their input on the shortcut."""
+        """Refuse a network whose blocks all change their input on the shortcut, or whose layers cannot be copied."""
+        for name, layer in module.named_modules():
+            if any(isinstance(hook, WeightNorm) for hook in layer._forward_pre_hooks.values()):  # noqa: SLF001
+                raise OptionError(
+                    f"{name}: torch.nn.utils.weight_norm makes weights that cannot be copied; build the network with "
+                    "torch.nn.utils.parametrizations.weight_norm"
+                )
         if self.structures == "blocks" and not removable_blocks(module, context.input):
             raise self._nothing()
 
@@ -118,6 +125,11 @@ class Sss(TrainingStep):
     def _outcome(self, scales: Mapping[str, Scale]) -> str:
         """Say how many structures go, and what to do where none does."""
         gone, least = _zeros(scales), min(float(each.values.detach().min()) for each in scales.values())
+        if gone == _count(scales) and self.structures == "channels":
+            return (
+                f"all {gone} channels reached zero, so that each layer keeps one and the network is lost; lower gamma "
+                f"(now {self.gamma:g}) or epochs"
+            )
         if gone:
             return f"{gone} of {_count(scales)} {self.structures} go: their scales are zero"
         return (

@@ -14,6 +14,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from rctk.data.split import Split
 from rctk.models.selection import Selection
+from rctk.progress import Progress
 from rctk.prune.budget import Scope
 from rctk.train.normalised import Normalised
 from rctk_export.input_spec import InputSpec
@@ -40,7 +41,7 @@ def layers_to_prune(module: nn.Module, skip: str = "") -> dict[str, Layer]:
     layers = {
         name: layer
         for name, layer in module.named_modules()
-        if isinstance(layer, Layer) and not isinstance(layer, Selection) and not is_parametrized(layer)
+        if not isinstance(layer, Selection) and isinstance(layer, Layer) and _owns_weight(layer)
     }
     if not layers:
         raise ModelError("this network has no convolution or linear layer with weights of its own to prune")
@@ -50,6 +51,34 @@ def layers_to_prune(module: nn.Module, skip: str = "") -> dict[str, Layer]:
     if not layers.keys() - skipped:
         raise OptionError("skip names every layer that could be pruned; leave one of them out")
     return {name: layer for name, layer in layers.items() if name not in skipped}
+
+
+def left_out(module: nn.Module) -> list[str]:
+    """Return the names of layers whose weights are left as they are, apart from fixed ones."""
+    weighted = (nn.modules.conv._ConvNd, nn.Linear)  # noqa: SLF001  # transposed convolutions too
+    return [
+        name
+        for name, layer in module.named_modules()
+        if isinstance(layer, weighted) and not isinstance(layer, Selection) and not _is_pruned(layer)
+    ]
+
+
+def _is_pruned(layer: nn.Module) -> bool:
+    return isinstance(layer, Layer) and _owns_weight(layer)
+
+
+def _owns_weight(layer: nn.Module) -> bool:
+    """Tell whether the weight is a parameter, and not computed from others by whichever form of ``weight_norm``."""
+    return not is_parametrized(layer) and "weight" in dict(layer.named_parameters(recurse=False))
+
+
+def tell_left_out(module: nn.Module, progress: Progress) -> None:
+    """Say which layers no ratio counts."""
+    names = left_out(module)
+    if names:
+        progress.note(
+            f"{', '.join(names)}: weights computed from others, or of another kind of layer, stay and do not count"
+        )
 
 
 def largest(scores: Tensor, count: int) -> Tensor:

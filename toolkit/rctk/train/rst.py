@@ -12,9 +12,11 @@ from torch import nn
 
 from rctk.compress.step import Context
 from rctk.data import read_split
+from rctk.data.leaks import tell_learning
 from rctk.data.read import need_split
 from rctk.data.split import Labels, Split
 from rctk.distill.teacher import Teacher, teacher_of
+from rctk.progress import Silent
 from rctk.train.objective import Objective
 from rctk.train.step import TrainingStep
 from rctk.train.trades import Trades
@@ -64,9 +66,10 @@ class Rst(TrainingStep):
         self._trades()
 
     def check_ready(self, module: nn.Module, context: Context) -> None:
-        """Refuse extra images that cannot be read, and a teacher that does not fit."""
-        read_split(self.extra, samples=1, input=context.input)
+        """Refuse extra images that cannot be read or are known already, and a teacher that does not fit."""
+        extra = unseen(read_split(self.extra, input=context.input), replace(context, progress=Silent()))
         self._teacher(module, context)
+        tell_learning(extra, None, context.progress)
 
     def objective_in(self, context: Context) -> Objective:  # noqa: ARG002  # the teacher has done its part
         """See :class:`rctk.train.step.TrainingStep`."""
