@@ -224,8 +224,7 @@ def _show(bundle: Bundle) -> None:
         "codes flipped",
     )
     table(f"bundle {bundle.path}", columns, rows)
-    for margin in [file.facts.get("steps", {}).get("quant.mixed") for file in bundle.files if file.role == "int8"][:1]:
-        if margin:
-            words = (margin["max_drop"], margin["measured_drop"], margin["kept_float"], margin["samples"])
-            print(margin_words(*words))
+    margin = next(file for file in bundle.files if file.role == "int8").facts.get("steps", {}).get("quant.mixed")
+    if margin:
+        print(margin_words(**margin))
     print(f"next: rctk compare {bundle.path} --data SET:test --eps 8/255")

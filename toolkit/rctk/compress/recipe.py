@@ -94,8 +94,9 @@ class Recipe:
     def read(cls, path: Path) -> Recipe:
         """Read a YAML file that holds a list of steps."""
         try:
-            entries = yaml.safe_load(path.read_bytes())
-            _refuse_twice(yaml.compose(path.read_bytes(), Loader=yaml.SafeLoader), path)
+            text = path.read_bytes()
+            entries = yaml.safe_load(text)
+            _refuse_twice(yaml.compose(text, Loader=yaml.SafeLoader), path, set())
         except OSError as error:
             raise OptionError(f"cannot read the recipe {path}: {error.strerror}; check the path") from error
         except OptionError:
@@ -131,19 +132,21 @@ def read_recipe(path: Path | None, steps: Sequence[str]) -> Recipe | None:
     return Recipe.of(steps, where="--step") if steps else None
 
 
-def _refuse_twice(node: yaml.Node | None, path: Path) -> None:
-    """Refuse keys that stand twice in a mapping, of which YAML would keep the last."""
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_twice(item, path)
-    if isinstance(node, yaml.MappingNode):
-        seen = set[str]()
-        for key, value in node.value:
-            if key.value in seen:
-                line = key.start_mark.line + 1
-                raise OptionError(f"{path}, line {line}: the key {key.value} stands twice; leave one of them out")
-            seen.add(key.value)
-            _refuse_twice(value, path)
+def _refuse_twice(node: yaml.Node | None, path: Path, done: set[int]) -> None:
+    """Refuse keys that stand twice in a mapping, of which YAML would keep the last; aliases are looked at once."""
+    if id(node) in done or not isinstance(node, yaml.CollectionNode):
+        return
+    items = [value for _, value in node.value] if isinstance(node, yaml.MappingNode) else node.value
+    keys = [key for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    seen = set[str]()
+    for key in keys:
+        if key.value in seen:
+            line = key.start_mark.line + 1
+            raise OptionError(f"{path}, line {line}: the key {key.value} stands twice; leave one of them out")
+        seen.add(key.value)
+    for item in items:
+        _refuse_twice(item, path, done)
+    done.add(id(node))
 
 
 def _named(entry: Any, where: str) -> Named:

@@ -6,11 +6,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import nn
 
 from rctk.compress.step import Context
-from rctk.distill.teacher import Teacher, soft_divergence, teacher_of
+from rctk.distill.teacher import Teacher, fitting_teacher, teacher_of
 from rctk.train.inner import Adversarial
 from rctk.train.objective import Objective
 from rctk.train.step import TrainingStep
@@ -32,10 +31,7 @@ class Distillation(TrainingStep, ABC):
     def check_ready(self, module: nn.Module, context: Context) -> None:
         """Refuse a teacher that cannot be read, or that answers other images or with other classes."""
         if self.teacher:
-            image = torch.zeros(1, *context.input.shape)
-            teacher = teacher_of(self.teacher, context)
-            with torch.no_grad():
-                soft_divergence(Teacher.of(module, context.input, name="student")(image), teacher(image), 1.0)
+            fitting_teacher(self.teacher, module, context, learner="student")
 
     def objective_in(self, context: Context) -> Objective:
         """See :class:`rctk.train.step.TrainingStep`."""

@@ -63,6 +63,25 @@ def teacher_of(path: str, context: Context) -> Teacher:
     return Teacher.of(loaded.module, loaded.input, name=path)
 
 
+def fitting_teacher(path: str, module: nn.Module, context: Context, *, learner: str) -> Teacher:
+    """Return the teacher as :func:`teacher_of` does; :class:`ModelError` where it has other classes than ``module``.
+
+    ``learner`` is what the message calls that.
+    """
+    teacher = teacher_of(path, context)
+    image = torch.zeros(1, *context.input.shape)
+    own, aim = Teacher.of(module, context.input, name="student")(image), teacher(image)
+    _check_classes(own, aim, learner)
+    return teacher
+
+
+def _check_classes(student: Tensor, teacher: Tensor, learner: str) -> None:
+    if student.shape != teacher.shape:
+        raise ModelError(
+            f"the teacher has {teacher.shape[1]} classes, the {learner} {student.shape[1]}; use another one"
+        )
+
+
 def soft_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return ``t^2 KL(softmax(teacher / t) || softmax(student / t))``, the mean over images.
 
@@ -77,7 +96,6 @@ def soft_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Ten
         >>> float(soft_divergence(torch.tensor([[0.0, 0.0]]), torch.tensor([[9.0, -9.0]]), 1.0))  # ln 2
         0.6931...
     """
-    if student.shape != teacher.shape:
-        raise ModelError(f"the teacher has {teacher.shape[1]} classes, the student {student.shape[1]}; use another one")
+    _check_classes(student, teacher, "student")
     own, aim = ((logits / temperature).log_softmax(dim=1) for logits in (student, teacher))
     return temperature**2 * F.kl_div(own, aim, log_target=True, reduction="batchmean")

@@ -13,7 +13,6 @@ import onnx
 from rctk.checkpoint import LoadedModel
 from rctk.compress.apply import apply_graph_steps, apply_recipe
 from rctk.compress.figures import figures
-from rctk.compress.order import check_order, settled_in
 from rctk.compress.recipe import Named, Recipe
 from rctk.compress.step import Context, Form
 from rctk.data.split import Split
@@ -93,7 +92,6 @@ def quantize_by_recipe(model: Model, recipe: Recipe, context: Context, settings:
     check_steps(model, recipe)
     if isinstance(model, QuantizedModel):
         check_decided(model, settings)
-        check_order(recipe.graph_steps, settled_in(model.draft))
     _check_layers(model, recipe, settings)
     begun = _begun(model, recipe, context, settings)
     return begun.stepped(apply_graph_steps(begun.draft, recipe, context), recipe)
@@ -129,7 +127,7 @@ def check_settings(recipe: Recipe, settings: ExportSettings) -> None:
             raise OptionError(f"--max-drop is for static int8, and {named.name} writes a {form} file; leave it out")
         _check_given(named, settings)
     trained = [(named.name, getattr(named.step, "target", None)) for named in recipe.graph_steps]
-    _check_settings(trained, settings.targets)
+    _check_targets(trained, settings.targets)
 
 
 def _check_given(named: Named, settings: ExportSettings) -> None:
@@ -145,7 +143,7 @@ def _check_given(named: Named, settings: ExportSettings) -> None:
 def check_grids(model: QuantizedModel, settings: ExportSettings) -> None:
     """Refuse targets that the grids of the model were not trained for, or that its form cannot be written for."""
     check_form(model.draft.form, settings.targets)
-    _check_settings(_targets(model), settings.targets)
+    _check_targets(_targets(model), settings.targets)
 
 
 def check_decided(model: QuantizedModel, settings: ExportSettings) -> None:
@@ -203,7 +201,7 @@ def _targets(model: QuantizedModel) -> list[tuple[str, Any]]:
     return [(step["step"], step.get("target")) for step in model.parent.origin.get("recipe", ())]
 
 
-def _check_settings(trained: Iterable[tuple[str, Any]], targets: Sequence[str]) -> None:
+def _check_targets(trained: Iterable[tuple[str, Any]], targets: Sequence[str]) -> None:
     for name, target in trained:
         fitting = {"tensorrt", "cpu-mirror"} if target == "tensorrt" else {target}
         if target is not None and not fitting.issuperset(targets):

@@ -113,7 +113,7 @@ class Iterative:
 
     def _round(self, module: nn.Module, context: Context, number: int) -> None:
         """Prune and train."""
-        self._pruner(self.share(number))(module, context)
+        self._pruner(self.share(number)).prune(module, context)
         with rescaled_dropout(module, layers_to_prune(module)):
             finetune(
                 module,

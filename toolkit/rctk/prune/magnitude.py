@@ -76,6 +76,11 @@ class Magnitude:
     def __call__(self, module: nn.Module, context: Context) -> nn.Module:
         """Return ``module`` with zeros, in evaluation mode; it is changed in place."""
         tell_left_out(module, context.progress)
+        self.prune(module, context)
+        return module.eval()
+
+    def prune(self, module: nn.Module, context: Context) -> None:
+        """Zero weights of ``module``, and say how many are left."""
         layers = layers_to_prune(module, self.skip)
         least = self._least(layers)
         split = context.train.sample(self.images, context.seed)
@@ -85,7 +90,6 @@ class Magnitude:
             for name, layer in layers.items():
                 layer.weight.masked_fill_(~keep[name], 0)
         context.progress.note(densities(layers))
-        return module.eval()
 
     def _least(self, layers: Mapping[str, Layer]) -> dict[str, int]:
         """Return how many weights each layer keeps in any case."""

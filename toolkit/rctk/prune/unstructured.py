@@ -5,17 +5,17 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
 
 from rctk.data.split import Split
 from rctk.models.selection import Selection
 from rctk.progress import Progress
 from rctk.prune.budget import Scope
+from rctk.prune.zeros import owns_weight
 from rctk.train.normalised import Normalised
 from rctk_export.input_spec import InputSpec
 from rctk_export.registry import unknown
@@ -38,11 +38,7 @@ def layers_to_prune(module: nn.Module, skip: str = "") -> dict[str, Layer]:
         module: The network.
         skip: Names of layers to leave out, joined by ``+``.
     """
-    layers = {
-        name: layer
-        for name, layer in module.named_modules()
-        if not isinstance(layer, Selection) and isinstance(layer, Layer) and _owns_weight(layer)
-    }
+    layers = {name: layer for name, layer in module.named_modules() if _prunable(layer)}
     if not layers:
         raise ModelError("this network has no convolution or linear layer with weights of its own to prune")
     skipped = set(filter(None, skip.split("+")))
@@ -59,17 +55,12 @@ def left_out(module: nn.Module) -> list[str]:
     return [
         name
         for name, layer in module.named_modules()
-        if isinstance(layer, weighted) and not isinstance(layer, Selection) and not _is_pruned(layer)
+        if isinstance(layer, weighted) and not isinstance(layer, Selection) and not _prunable(layer)
     ]
 
 
-def _is_pruned(layer: nn.Module) -> bool:
-    return isinstance(layer, Layer) and _owns_weight(layer)
-
-
-def _owns_weight(layer: nn.Module) -> bool:
-    """Tell whether the weight is a parameter, and not computed from others by whichever form of ``weight_norm``."""
-    return not is_parametrized(layer) and "weight" in dict(layer.named_parameters(recurse=False))
+def _prunable(layer: nn.Module) -> TypeGuard[Layer]:
+    return isinstance(layer, Layer) and not isinstance(layer, Selection) and owns_weight(layer)
 
 
 def tell_left_out(module: nn.Module, progress: Progress) -> None:

@@ -46,16 +46,21 @@ def fits_two_of_four(weight: Tensor) -> bool:
 def prunable(module: nn.Module) -> Iterator[tuple[str, nn.Conv2d | nn.Linear]]:
     """Yield the layers that sparse tensor cores take: a multiple of four input channels for each group.
 
-    A weight that is computed from others, as by ``weight_norm``, would not keep its zeros and is left out.
+    A weight that is computed from others would not keep its zeros and is left out.
     """
     for name, layer in module.named_modules():
         if (
             isinstance(layer, (nn.Conv2d, nn.Linear))
             and not isinstance(layer, Selection)
-            and not is_parametrized(layer)
+            and owns_weight(layer)
             and not layer.weight.shape[1] % 4
         ):
             yield name, layer
+
+
+def owns_weight(layer: nn.Module) -> bool:
+    """Tell whether the weight is a parameter, and not computed from others by whichever form of ``weight_norm``."""
+    return not is_parametrized(layer) and "weight" in dict(layer.named_parameters(recurse=False))
 
 
 def patterned(module: nn.Module) -> set[str]:

@@ -87,15 +87,15 @@ def fewest_float(  # a search needs its subject, its images and its margin
     )
 
 
-def margin_words(max_drop: float, measured: float, kept: Sequence[str], samples: int) -> str:
-    """Say what a margin cost.
+def margin_words(max_drop: float, measured_drop: float, kept_float: Sequence[str], samples: int) -> str:
+    """Say what a margin cost, of which the facts of ``quant.mixed`` have the same names.
 
     Example:
         >>> margin_words(0.005, 0.0039, ["fc"], 512)
         'margin of 0.50 points: the worst drop is 0.39 points on 512 images, with fc in float'
     """
-    layers = f"{', '.join(kept)} in float" if kept else "every layer in integers"
-    drop = f"the worst drop is {100 * measured:.2f} points on {samples} images"
+    layers = f"{', '.join(kept_float)} in float" if kept_float else "every layer in integers"
+    drop = f"the worst drop is {100 * measured_drop:.2f} points on {samples} images"
     return f"margin of {100 * max_drop:.2f} points: {drop}, with {layers}"
 
 

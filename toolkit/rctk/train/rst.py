@@ -15,13 +15,13 @@ from rctk.data import read_split
 from rctk.data.leaks import tell_learning
 from rctk.data.read import need_split
 from rctk.data.split import Labels, Split
-from rctk.distill.teacher import Teacher, teacher_of
+from rctk.distill.teacher import Teacher, fitting_teacher
 from rctk.progress import Silent
 from rctk.train.objective import Objective
 from rctk.train.step import TrainingStep
 from rctk.train.trades import Trades
 from rctk_export.input_spec import FloatNCHW
-from rctk_kernels.errors import DataError, ModelError, OptionError
+from rctk_kernels.errors import DataError, OptionError
 
 BATCH = 256
 """Images that the teacher labels at once."""
@@ -68,7 +68,7 @@ class Rst(TrainingStep):
     def check_ready(self, module: nn.Module, context: Context) -> None:
         """Refuse extra images that cannot be read or are known already, and a teacher that does not fit."""
         extra = unseen(read_split(self.extra, input=context.input), replace(context, progress=Silent()))
-        self._teacher(module, context)
+        fitting_teacher(self.teacher, module, context, learner="module")
         tell_learning(extra, None, context.progress)
 
     def objective_in(self, context: Context) -> Objective:  # noqa: ARG002  # the teacher has done its part
@@ -77,23 +77,13 @@ class Rst(TrainingStep):
 
     def __call__(self, module: nn.Module, context: Context) -> nn.Module:
         """Return ``module``, trained; see :class:`rctk.compress.step.ModuleStep`."""
-        teacher = self._teacher(module, context)
+        teacher = fitting_teacher(self.teacher, module, context, learner="module")
         extra = unseen(read_split(self.extra, input=context.input), context)
         labelled = self._labelled(extra, teacher, context)
         return super().__call__(module, replace(context, train=half_and_half(context.train, labelled, context.seed)))
 
     def _trades(self) -> Trades:
         return Trades(**{each.name: getattr(self, each.name) for each in fields(Trades)})
-
-    def _teacher(self, module: nn.Module, context: Context) -> Teacher:
-        teacher = teacher_of(self.teacher, context)
-        image = torch.zeros(1, *context.input.shape)
-        classes, own = (
-            int(each(image).shape[1]) for each in (teacher, Teacher.of(module, context.input, name="student"))
-        )
-        if classes != own:
-            raise ModelError(f"the teacher has {classes} classes, the module {own}; use another one")
-        return teacher
 
     def _labelled(self, extra: Split, teacher: Teacher, context: Context) -> Split:
         """Return the extra images with the teacher's classes."""
